@@ -1,0 +1,170 @@
+"""How a daemon is ended: the signal, what is left of its tree, then SIGKILL.
+
+The ladder (contract, `[daemon.x.stop]`): the stop signal to the main process; when
+that has ended, SIGTERM and SIGCONT to the rest of the tree for what remains of the
+timeout; then SIGKILL to everything. What survives even that, because the kernel
+can't end it, is reported as stuck after a grace period.
+"""
+
+from __future__ import annotations
+
+import enum
+import signal
+from typing import Final, TypeAlias, final
+
+import attrs
+
+__all__ = (
+    "STUCK_AFTER",
+    "Ended",
+    "Force",
+    "MainGone",
+    "Overdue",
+    "SendSignal",
+    "StopEffect",
+    "StopEvent",
+    "StopPhase",
+    "Stopping",
+    "Stuck",
+    "TreeEmpty",
+    "begin_stop",
+    "begin_sweep",
+)
+
+STUCK_AFTER: Final = 5_000_000_000
+"""Nanoseconds after SIGKILL at which a process that still lives is called stuck."""
+
+
+class StopPhase(enum.Enum):
+    """This is how far the ladder has come."""
+
+    ASKED = "asked"  # the main process has the stop signal
+    SWEEPING = "sweeping"  # the main process has ended, the rest has SIGTERM
+    KILLING = "killing"  # everything has SIGKILL
+    STUCK = "stuck"  # something survived SIGKILL for STUCK_AFTER
+    DONE = "done"  # nothing is left
+
+
+@final
+@attrs.frozen
+class MainGone:
+    """The main process has ended; `left` processes of its tree live on."""
+
+    left: int
+
+
+@final
+@attrs.frozen
+class TreeEmpty:
+    """Nothing of the tree lives any more."""
+
+
+@final
+@attrs.frozen
+class Overdue:
+    """The deadline that was armed last has passed."""
+
+    now: int
+
+
+@final
+@attrs.frozen
+class Force:
+    """A person does not want to wait any longer."""
+
+    now: int
+
+
+StopEvent: TypeAlias = MainGone | TreeEmpty | Overdue | Force
+
+
+@final
+@attrs.frozen
+class SendSignal:
+    """Send this; `scope` is main, tree or rest."""
+
+    number: int
+    scope: str
+
+
+@final
+@attrs.frozen
+class Ended:
+    """It is over; `killed` says whether SIGKILL was needed."""
+
+    killed: bool
+
+
+@final
+@attrs.frozen
+class Stuck:
+    """Something survives SIGKILL (uninterruptible sleep, most likely)."""
+
+
+StopEffect: TypeAlias = SendSignal | Ended | Stuck
+
+_SWEEP: Final = (
+    SendSignal(signal.SIGTERM, "rest"),
+    SendSignal(signal.SIGCONT, "rest"),
+)
+_KILL: Final = (SendSignal(getattr(signal, "SIGKILL", 9), "tree"),)
+
+
+@final
+@attrs.frozen
+class Stopping:
+    """This is one stop under way. `deadline` is when `Overdue` is due, monotonic ns."""
+
+    phase: StopPhase
+    deadline: int | None
+    main_gone: bool
+    killed: bool = False
+
+    def on(self, event: StopEvent) -> tuple[Stopping, tuple[StopEffect, ...]]:
+        """This takes one step; an event that means nothing here changes nothing."""
+        if self.phase is StopPhase.DONE:
+            return self, ()
+        match event:
+            case MainGone(left=0) | TreeEmpty():
+                done = attrs.evolve(
+                    self, phase=StopPhase.DONE, deadline=None, main_gone=True
+                )
+                return done, (Ended(self.killed),)
+            case MainGone():
+                if self.phase is StopPhase.ASKED:
+                    swept = attrs.evolve(self, phase=StopPhase.SWEEPING, main_gone=True)
+                    return swept, _SWEEP
+                return attrs.evolve(self, main_gone=True), ()
+            case Overdue(now=now):
+                if self.phase is StopPhase.KILLING:
+                    stuck = attrs.evolve(self, phase=StopPhase.STUCK, deadline=None)
+                    return stuck, (Stuck(),)
+                if self.phase is StopPhase.STUCK:
+                    return self, ()
+                return self._kill(now), _KILL
+            case Force(now=now):
+                return self._kill(now), _KILL
+
+    def _kill(self, now: int) -> Stopping:
+        return attrs.evolve(
+            self, phase=StopPhase.KILLING, deadline=now + STUCK_AFTER, killed=True
+        )
+
+
+def begin_stop(
+    number: int, *, now: int, timeout: int, frozen: bool
+) -> tuple[Stopping, tuple[StopEffect, ...]]:
+    """This begins with a living main process; `timeout` is nanoseconds.
+
+    `frozen` says that the tree was stopped by SIGSTOP: it has to be continued, or the
+    signal would stay pending (signal(7)).
+    """
+    effects: tuple[StopEffect, ...] = (SendSignal(number, "main"),)
+    if frozen:
+        effects = (*effects, SendSignal(signal.SIGCONT, "tree"))
+    return Stopping(StopPhase.ASKED, now + timeout, main_gone=False), effects
+
+
+def begin_sweep(*, now: int, timeout: int) -> tuple[Stopping, tuple[StopEffect, ...]]:
+    """This begins with a main process that has ended by itself and left others."""
+    return Stopping(StopPhase.SWEEPING, now + timeout, main_gone=True), _SWEEP
