@@ -7,15 +7,31 @@ bytes; None means "not set" or "no limit". Reading files is `config.load`.
 from __future__ import annotations
 
 import enum
-import re
-import shlex
-import signal
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 
+from duende.core.config.command import split_command
+from duende.core.config.values import (
+    NAME_PATTERN,
+    Choice,
+    Range,
+    check_address,
+    check_entry,
+    check_environment,
+    check_name,
+    check_path,
+    check_pattern,
+    check_texts,
+    check_url,
+    signal_number,
+    signal_text,
+)
 from duende.core.types import BackoffConfig, RestartPolicy
+
+if TYPE_CHECKING:
+    from duende.core.config.source import Source
 
 __all__ = (
     "ContainerConfig",
@@ -42,10 +58,32 @@ __all__ = (
     "SystemdConfig",
 )
 
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-"""What a daemon may be called (contract, section 3)."""
+KINDS: Final = ("http", "tcp", "unix", "log", "exec", "notify")
+"""The ways to ask whether a daemon is ready or healthy."""
 
-_E = TypeVar("_E", bound=enum.Enum)
+PLATFORMS: Final = (
+    "native",
+    "systemd",
+    "launchd",
+    "container",
+    "auto",
+    "pepita",
+    "wos",
+)
+
+# What a field is in a file, where its type alone doesn't say; see `config.forms`.
+_DURATION: Final = {"form": "duration"}
+_SIZE: Final = {"form": "size"}
+_CPU: Final = {"form": "cpu"}
+_SIGNAL: Final = {"form": "signal"}
+_ARGV: Final = {"form": "argv"}
+_TEXTS: Final = {"form": "texts"}
+_ACCOUNT: Final = {"form": "account"}
+
+_POSITIVE: Final = Range(above=0)
+_NOT_NEGATIVE: Final = Range(minimum=0)
+_AT_LEAST_ONE: Final = Range(minimum=1)
+_NO_LIMIT: Final = Range(above=0, hint="leave the key out for no limit")
 
 
 class DependencyState(enum.Enum):
@@ -101,9 +139,36 @@ class Strategy(enum.Enum):
     REST_FOR_ONE = "rest-for-one"
 
 
-def _enum(kind: type[_E]) -> Any:
-    """This converts a member or its text to the member."""
-    return kind
+def _restart_policy(value: RestartPolicy | str) -> RestartPolicy:
+    return RestartPolicy(value)
+
+
+def _dependency_state(value: DependencyState | str) -> DependencyState:
+    return DependencyState(value)
+
+
+def _on_restart(value: OnRestart | str) -> OnRestart:
+    return OnRestart(value)
+
+
+def _health_action(value: HealthAction | str) -> HealthAction:
+    return HealthAction(value)
+
+
+def _lock_memory(value: LockMemory | str | bool) -> LockMemory:
+    return LockMemory(_text(value) if isinstance(value, bool) else value)
+
+
+def _enforce(value: Enforce | str) -> Enforce:
+    return Enforce(value)
+
+
+def _restart_owner(value: RestartOwner | str) -> RestartOwner:
+    return RestartOwner(value)
+
+
+def _strategy(value: Strategy | str) -> Strategy:
+    return Strategy(value)
 
 
 def _text(value: object) -> str:
@@ -127,25 +192,42 @@ def _optional_strings(values: Sequence[str] | None) -> tuple[str, ...] | None:
 def _argv(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if value is None:
         return None
-    return tuple(shlex.split(value)) if isinstance(value, str) else tuple(value)
+    return split_command(value) if isinstance(value, str) else tuple(value)
 
 
-def signal_text(value: str | int | signal.Signals) -> str:
-    """This normalises `TERM`, `SIGTERM`, `15` or a member to `SIGTERM`.
+def _codes(values: Sequence[int]) -> tuple[int, ...]:
+    return tuple(values)
 
-    Raises:
-        ValueError: There is no such signal.
-    """
-    if isinstance(value, int):
-        return signal.Signals(value).name
-    name = value.strip().upper()
-    if name.isdigit():
-        return signal.Signals(int(name)).name
-    if not name.startswith("SIG"):
-        name = "SIG" + name
-    if name not in signal.Signals.__members__:
-        raise ValueError(f"{value!r} is not a signal; write a name such as 'SIGTERM'")
-    return name
+
+def _inherited(value: Sequence[str] | bool) -> tuple[str, ...] | bool:
+    return value if isinstance(value, bool) else _strings(value)
+
+
+def _optional_signal(value: str | int | None) -> str | None:
+    return None if value is None else signal_text(value)
+
+
+def _check_codes(
+    _: object, attribute: attrs.Attribute[Any], value: tuple[int, ...]
+) -> None:
+    for code in value:
+        if isinstance(code, bool) or not isinstance(code, int) or not 0 <= code <= 255:
+            raise ValueError(
+                f"{attribute.name} must be numbers from 0 to 255; {code!r} is none"
+            )
+
+
+def _kind(value: ReadyConfig | HealthConfig) -> str | None:
+    for kind in KINDS:
+        if getattr(value, kind) not in (None, False):
+            return kind
+    return None
+
+
+def _check_kinds(value: ReadyConfig | HealthConfig, where: str) -> None:
+    chosen = [kind for kind in KINDS if getattr(value, kind) not in (None, False)]
+    if len(chosen) > 1:
+        raise ValueError(f"{where} must have one kind, not {' and '.join(chosen)}")
 
 
 @final
@@ -153,8 +235,8 @@ def signal_text(value: str | int | signal.Signals) -> str:
 class Intensity:
     """This is a bound on restarts: at most `count` within `window` seconds."""
 
-    count: int
-    window: float
+    count: int = attrs.field(validator=_AT_LEAST_ONE)
+    window: float = attrs.field(validator=_POSITIVE, metadata=_DURATION)
 
 
 @final
@@ -163,10 +245,20 @@ class RestartConfig:
     """This is `[daemon.x.restart]`."""
 
     policy: RestartPolicy = attrs.field(
-        default=RestartPolicy.ON_FAILURE, converter=_enum(RestartPolicy)
+        default=RestartPolicy.ON_FAILURE, converter=_restart_policy
     )
-    max_retries: int | None = None
-    success_exit_codes: tuple[int, ...] = attrs.field(default=(0,), converter=tuple)
+    max_retries: int | None = attrs.field(
+        default=None,
+        validator=Range(
+            minimum=1, hint="write policy = 'never', or leave it out for no limit"
+        ),
+    )
+    success_exit_codes: tuple[int, ...] = attrs.field(
+        default=(0,),
+        converter=_codes,
+        validator=_check_codes,
+        metadata={"form": "codes"},
+    )
     max_in_window: Intensity | None = None
     backoff: BackoffConfig = BackoffConfig()
 
@@ -176,24 +268,31 @@ class RestartConfig:
 class ReadyConfig:
     """This is `[daemon.x.ready]`: exactly one kind, or none (ready when started)."""
 
-    http: str | None = None
-    tcp: str | None = None
-    unix: str | None = None
-    log: str | None = None
+    http: str | None = attrs.field(default=None, validator=check_url)
+    tcp: str | None = attrs.field(default=None, validator=check_address)
+    unix: str | None = attrs.field(default=None, validator=check_path)
+    log: str | None = attrs.field(default=None, validator=check_pattern)
     exec: tuple[str, ...] | None = attrs.field(
-        default=None, converter=_optional_strings
+        default=None,
+        converter=_optional_strings,
+        validator=check_texts,
+        metadata=_ARGV,
     )
     notify: bool = False
-    timeout: float = 30.0
-    interval: float = 0.2
+    timeout: float = attrs.field(
+        default=30.0, validator=_POSITIVE, metadata=_DURATION
+    )
+    interval: float = attrs.field(
+        default=0.2, validator=_POSITIVE, metadata=_DURATION
+    )
+
+    def __attrs_post_init__(self) -> None:
+        _check_kinds(self, "ready")
 
     @property
     def kind(self) -> str:
         """The kind in force: http, tcp, unix, log, exec, notify or started."""
-        for kind in ("http", "tcp", "unix", "log", "exec"):
-            if getattr(self, kind) is not None:
-                return kind
-        return "notify" if self.notify else "started"
+        return _kind(self) or "started"
 
 
 @final
@@ -201,22 +300,39 @@ class ReadyConfig:
 class HealthConfig:
     """This is `[daemon.x.health]`: liveness, with the same kinds as readiness."""
 
-    http: str | None = None
-    tcp: str | None = None
-    unix: str | None = None
-    log: str | None = None
+    http: str | None = attrs.field(default=None, validator=check_url)
+    tcp: str | None = attrs.field(default=None, validator=check_address)
+    unix: str | None = attrs.field(default=None, validator=check_path)
+    log: str | None = attrs.field(default=None, validator=check_pattern)
     exec: tuple[str, ...] | None = attrs.field(
-        default=None, converter=_optional_strings
+        default=None,
+        converter=_optional_strings,
+        validator=check_texts,
+        metadata=_ARGV,
     )
     notify: bool = False
-    interval: float = 30.0
-    timeout: float = 10.0
-    retries: int = 3
-    successes: int = 1
-    start_period: float = 0.0
-    action: HealthAction = attrs.field(
-        default=HealthAction.RESTART, converter=_enum(HealthAction)
+    interval: float = attrs.field(
+        default=30.0, validator=_POSITIVE, metadata=_DURATION
     )
+    timeout: float = attrs.field(
+        default=10.0, validator=_POSITIVE, metadata=_DURATION
+    )
+    retries: int = attrs.field(default=3, validator=_AT_LEAST_ONE)
+    successes: int = attrs.field(default=1, validator=_AT_LEAST_ONE)
+    start_period: float = attrs.field(
+        default=0.0, validator=_NOT_NEGATIVE, metadata=_DURATION
+    )
+    action: HealthAction = attrs.field(
+        default=HealthAction.RESTART, converter=_health_action
+    )
+
+    def __attrs_post_init__(self) -> None:
+        _check_kinds(self, "health")
+
+    @property
+    def kind(self) -> str | None:
+        """The kind that was chosen, or None: an entry's own `health_check()`."""
+        return _kind(self)
 
 
 @final
@@ -224,8 +340,14 @@ class HealthConfig:
 class StopConfig:
     """This is `[daemon.x.stop]`; after `timeout` seconds the tree gets SIGKILL."""
 
-    signal: str = attrs.field(default="SIGTERM", converter=signal_text)
-    timeout: float = 10.0
+    signal: str = attrs.field(
+        default="SIGTERM", converter=signal_text, metadata=_SIGNAL
+    )
+    timeout: float = attrs.field(
+        default=10.0,
+        validator=Range(above=0, hint="write signal = 'SIGKILL' to kill at once"),
+        metadata=_DURATION,
+    )
 
 
 @final
@@ -234,11 +356,18 @@ class ReloadConfig:
     """This is `[daemon.x.reload]`: a signal, or a command that reloads."""
 
     signal: str | None = attrs.field(
-        default=None, converter=attrs.converters.optional(signal_text)
+        default=None, converter=_optional_signal, metadata=_SIGNAL
     )
     exec: tuple[str, ...] | None = attrs.field(
-        default=None, converter=_optional_strings
+        default=None,
+        converter=_optional_strings,
+        validator=check_texts,
+        metadata=_ARGV,
     )
+
+    def __attrs_post_init__(self) -> None:
+        if self.signal is not None and self.exec is not None:
+            raise ValueError("reload must have one of signal and exec, not both")
 
 
 @final
@@ -246,20 +375,36 @@ class ReloadConfig:
 class ResourcesConfig:
     """This is `[daemon.x.resources]`; sizes in bytes, cpu as a share of one core."""
 
-    memory: int | None = None
-    memory_high: int | None = None
-    memory_swap: int | None = None
-    cpu: float | None = None
-    cpu_weight: int | None = None
-    io_read_bps: int | None = None
-    io_write_bps: int | None = None
-    pids: int | None = None
-    open_files: int | None = None
-    nice: int | None = None
-    lock_memory: LockMemory = attrs.field(
-        default=LockMemory.OFF, converter=_enum(LockMemory)
+    memory: int | None = attrs.field(
+        default=None, validator=_NO_LIMIT, metadata=_SIZE
     )
-    enforce: Enforce = attrs.field(default=Enforce.STRICT, converter=_enum(Enforce))
+    memory_high: int | None = attrs.field(
+        default=None, validator=_NO_LIMIT, metadata=_SIZE
+    )
+    memory_swap: int | None = attrs.field(
+        default=None, validator=_NOT_NEGATIVE, metadata=_SIZE
+    )
+    cpu: float | None = attrs.field(default=None, validator=_NO_LIMIT, metadata=_CPU)
+    cpu_weight: int | None = attrs.field(
+        default=None, validator=Range(minimum=1, maximum=10_000)
+    )
+    io_read_bps: int | None = attrs.field(
+        default=None, validator=_NO_LIMIT, metadata=_SIZE
+    )
+    io_write_bps: int | None = attrs.field(
+        default=None, validator=_NO_LIMIT, metadata=_SIZE
+    )
+    pids: int | None = attrs.field(default=None, validator=_NO_LIMIT)
+    open_files: int | None = attrs.field(default=None, validator=_NO_LIMIT)
+    nice: int | None = attrs.field(
+        default=None, validator=Range(minimum=-20, maximum=19)
+    )
+    lock_memory: LockMemory = attrs.field(
+        default=LockMemory.OFF,
+        converter=_lock_memory,
+        metadata={"form": "lock-memory"},
+    )
+    enforce: Enforce = attrs.field(default=Enforce.STRICT, converter=_enforce)
 
 
 @final
@@ -268,8 +413,10 @@ class LogConfig:
     """This is `[daemon.x.log]`."""
 
     capture: bool = True
-    max_size: int = 10 * 1024 * 1024
-    keep: int = 5
+    max_size: int = attrs.field(
+        default=10 * 1024 * 1024, validator=_POSITIVE, metadata=_SIZE
+    )
+    keep: int = attrs.field(default=5, validator=_NOT_NEGATIVE)
     compress: bool = True
 
 
@@ -278,13 +425,19 @@ class LogConfig:
 class ContainerConfig:
     """This is `[daemon.x.container]`."""
 
-    image: str | None = None
-    runtime: str = "auto"
-    volumes: tuple[str, ...] = attrs.field(default=(), converter=_strings)
-    ports: tuple[str, ...] = attrs.field(default=(), converter=_strings)
+    image: str | None = attrs.field(default=None, validator=check_path)
+    runtime: str = attrs.field(
+        default="auto", validator=Choice(("auto", "docker", "podman", "containerd"))
+    )
+    volumes: tuple[str, ...] = attrs.field(
+        default=(), converter=_strings, metadata=_TEXTS
+    )
+    ports: tuple[str, ...] = attrs.field(
+        default=(), converter=_strings, metadata=_TEXTS
+    )
     network: str | None = None
     restart_owner: RestartOwner = attrs.field(
-        default=RestartOwner.PLATFORM, converter=_enum(RestartOwner)
+        default=RestartOwner.PLATFORM, converter=_restart_owner
     )
 
 
@@ -293,9 +446,11 @@ class ContainerConfig:
 class SystemdConfig:
     """This is `[daemon.x.systemd]`."""
 
-    scope: str = "auto"
+    scope: str = attrs.field(
+        default="auto", validator=Choice(("auto", "user", "system"))
+    )
     restart_owner: RestartOwner = attrs.field(
-        default=RestartOwner.PLATFORM, converter=_enum(RestartOwner)
+        default=RestartOwner.PLATFORM, converter=_restart_owner
     )
 
 
@@ -305,25 +460,27 @@ class Dependency:
     """This is one edge of `depends_on`."""
 
     until: DependencyState = attrs.field(
-        default=DependencyState.READY, converter=_enum(DependencyState)
+        default=DependencyState.READY, converter=_dependency_state
     )
     on_restart: OnRestart = attrs.field(
-        default=OnRestart.IGNORE, converter=_enum(OnRestart)
+        default=OnRestart.IGNORE, converter=_on_restart
     )
 
 
-def _dependencies(value: object) -> dict[str, Dependency]:
+def _dependencies(value: Mapping[str, Any] | Sequence[str]) -> dict[str, Dependency]:
     """This accepts `["db"]`, `{"db": "ready"}` and `{"db": Dependency(...)}`."""
     if isinstance(value, Mapping):
         return {
             name: edge if isinstance(edge, Dependency) else Dependency(until=edge)
             for name, edge in value.items()
         }
-    return {name: Dependency() for name in _strings(value)}  # type: ignore[arg-type]  # attrs hands over whatever the caller gave; _strings checks it
+    return {name: Dependency() for name in _strings(value)}
 
 
 def _restart(value: RestartConfig | RestartPolicy | str) -> RestartConfig:
-    return value if isinstance(value, RestartConfig) else RestartConfig(policy=value)
+    if isinstance(value, RestartConfig):
+        return value
+    return RestartConfig(policy=RestartPolicy(value))
 
 
 def ready_from_text(text: str) -> ReadyConfig:
@@ -332,14 +489,23 @@ def ready_from_text(text: str) -> ReadyConfig:
     Raises:
         ValueError: The text is none of them.
     """
+    return ReadyConfig(**ready_table(text))
+
+
+def ready_table(text: str) -> dict[str, Any]:
+    """This turns the short form of `ready` into its table, unchecked.
+
+    Raises:
+        ValueError: The text is none of the short forms.
+    """
     if text == "notify":
-        return ReadyConfig(notify=True)
+        return {"notify": True}
     if text.startswith(("http://", "https://")):
-        return ReadyConfig(http=text)
+        return {"http": text}
     if text.startswith("tcp://"):
-        return ReadyConfig(tcp=text.removeprefix("tcp://"))
+        return {"tcp": text.removeprefix("tcp://")}
     if text.startswith("unix:"):
-        return ReadyConfig(unix=text.removeprefix("unix:"))
+        return {"unix": text.removeprefix("unix:")}
     raise ValueError(
         f"{text!r} is no readiness check; write 'http://…', 'tcp://host:port', "
         "'unix:path' or 'notify', or a table such as { log = \"regex\" }"
@@ -360,29 +526,59 @@ class DaemonConfig:
     """
 
     name: str
-    command: tuple[str, ...] | None = attrs.field(default=None, converter=_argv)
-    entry: str | None = None
-    python: str | None = None
-    settings: dict[str, Any] = attrs.Factory(dict)
-    platform: str = "native"
+    command: tuple[str, ...] | None = attrs.field(
+        default=None,
+        converter=_argv,
+        validator=check_texts,
+        metadata={"form": "command"},
+    )
+    entry: str | None = attrs.field(default=None, validator=check_entry)
+    python: str | None = attrs.field(default=None, validator=check_path)
+    settings: dict[str, Any] = attrs.field(
+        factory=dict, metadata={"form": "settings"}
+    )
+    platform: str = attrs.field(default="native", validator=Choice(PLATFORMS))
     description: str = ""
-    instances: int = 1
+    instances: int = attrs.field(
+        default=1, validator=Range(minimum=1, maximum=10_000)
+    )
     enabled: bool = True
     essential: bool = False
     oneshot: bool = False
     depends_on: dict[str, Dependency] = attrs.field(
-        factory=dict, converter=_dependencies
+        factory=dict, converter=_dependencies, metadata={"form": "depends-on"}
     )
-    restart_group: str = ""
-    env: dict[str, str] = attrs.field(factory=dict, converter=_environment)
-    env_file: tuple[str, ...] = attrs.field(default=(), converter=_strings)
-    inherit_env: tuple[str, ...] | bool = ()
-    working_dir: str = "."
-    user: str | None = None
-    group: str | None = None
-    umask: int | None = None
-    restart: RestartConfig = attrs.field(factory=RestartConfig, converter=_restart)
-    ready: ReadyConfig | None = attrs.field(default=None, converter=_ready)
+    restart_group: str = attrs.field(default="", validator=check_name)
+    env: dict[str, str] = attrs.field(
+        factory=dict,
+        converter=_environment,
+        validator=check_environment,
+        metadata={"form": "env"},
+    )
+    env_file: tuple[str, ...] = attrs.field(
+        default=(), converter=_strings, metadata=_TEXTS
+    )
+    inherit_env: tuple[str, ...] | bool = attrs.field(
+        default=(), converter=_inherited, metadata={"form": "inherit-env"}
+    )
+    working_dir: str = attrs.field(default=".", validator=check_path)
+    user: str | None = attrs.field(
+        default=None, validator=check_path, metadata=_ACCOUNT
+    )
+    group: str | None = attrs.field(
+        default=None, validator=check_path, metadata=_ACCOUNT
+    )
+    umask: int | None = attrs.field(
+        default=None,
+        validator=Range(minimum=0, maximum=0o777),
+        metadata={"form": "umask"},
+    )
+    restart: RestartConfig = attrs.field(
+        factory=RestartConfig, converter=_restart, metadata={"short": "restart"}
+    )
+    ready: ReadyConfig | None = attrs.field(
+        default=None, converter=_ready, metadata={"short": "ready"}
+    )
     health: HealthConfig | None = None
     stop: StopConfig = StopConfig()
     reload: ReloadConfig = ReloadConfig()
@@ -409,17 +605,26 @@ class DaemonConfig:
             return self.ready
         return ReadyConfig(notify=self.entry is not None)
 
+    @property
+    def has_health(self) -> bool:
+        """Whether its health is watched: an entry's is, unless told otherwise."""
+        return self.health is not None or self.entry is not None
+
 
 @final
 @attrs.frozen(kw_only=True)
 class SupervisorConfig:
     """This is `[supervisor]`."""
 
-    project: str | None = None
-    shutdown_timeout: float | None = None
-    start_concurrency: int = 16
-    log_dir: str | None = None
-    log_total_max: int = 1024**3
+    project: str | None = attrs.field(default=None, validator=check_name)
+    shutdown_timeout: float | None = attrs.field(
+        default=None, validator=_POSITIVE, metadata=_DURATION
+    )
+    start_concurrency: int = attrs.field(default=16, validator=_AT_LEAST_ONE)
+    log_dir: str | None = attrs.field(default=None, validator=check_path)
+    log_total_max: int = attrs.field(
+        default=1024**3, validator=_POSITIVE, metadata=_SIZE
+    )
     chaos: bool = False
 
 
@@ -429,15 +634,20 @@ class GroupConfig:
     """This is `[group.NAME]`."""
 
     strategy: Strategy = attrs.field(
-        default=Strategy.ONE_FOR_ONE, converter=_enum(Strategy)
+        default=Strategy.ONE_FOR_ONE, converter=_strategy
     )
 
 
 @final
 @attrs.frozen(kw_only=True)
 class ProjectConfig:
-    """This is a whole file, `[defaults]` already merged under each daemon."""
+    """This is a whole file, `[defaults]` already merged under each daemon.
+
+    `source` is the file it was read from, for messages that name a line; it is no
+    part of the value.
+    """
 
     supervisor: SupervisorConfig = SupervisorConfig()
     daemons: dict[str, DaemonConfig] = attrs.Factory(dict)
     groups: dict[str, GroupConfig] = attrs.Factory(dict)
+    source: Source | None = attrs.field(default=None, eq=False, repr=False)
