@@ -23,6 +23,7 @@ __all__ = (
     "FailureReason",
     "HealthCheck",
     "HealthStatus",
+    "Outcome",
     "RestartPolicy",
     "new_daemon_id",
 )
@@ -252,6 +253,32 @@ class DaemonInfo:
         row["state"] = self.state.value
         row["exit"] = None if self.exit is None else self.exit.to_json()
         return row
+
+
+@final
+@attrs.frozen
+class Outcome:
+    """This is what a command did to one daemon.
+
+    `state` is the daemon's status afterwards, `code` the exit code that a verb would
+    give for it alone: 0 done, 1 failed, 3 not running, 124 timed out.
+    """
+
+    name: str
+    ok: bool
+    state: str
+    message: str = ""
+    code: int = 0
+
+    def to_json(self) -> dict[str, object]:
+        """This renders the outcome as JSON values."""
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "state": self.state,
+            "message": self.message,
+            "code": self.code,
+        }
 
 
 @final

@@ -46,11 +46,11 @@ class Spawn:
 @final
 @attrs.frozen
 class Deliver:
-    """Send a signal to this run; `scope` is main, tree or rest."""
+    """Send a signal, by its name, to this run; `scope` is main, tree or rest."""
 
     name: str
     run: str
-    number: int
+    signal: str
     scope: str
 
 

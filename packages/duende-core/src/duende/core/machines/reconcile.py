@@ -17,7 +17,7 @@ from duende.core.machines.readiness import Begun, Passed
 from duende.core.machines.record import Record
 from duende.core.machines.restart import NANOSECONDS
 from duende.core.machines.stopping import begin_stop, begin_sweep
-from duende.core.machines.supervision import Supervision, signal_number
+from duende.core.machines.supervision import Supervision
 from duende.core.types import DaemonStatus, ExitInfo
 
 __all__ = ("SlotFacts", "reconcile", "start_afresh")
@@ -122,7 +122,7 @@ def _stop_again(
     supervision: Supervision, record: Record, facts: SlotFacts, now: int
 ) -> None:
     stopping, effects = begin_stop(
-        signal_number(record.spec.config.stop.signal),
+        record.spec.config.stop.signal,
         now=now,
         timeout=_timeout(record),
         frozen=facts.paused,

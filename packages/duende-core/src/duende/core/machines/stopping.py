@@ -9,7 +9,6 @@ can't end it, is reported as stuck after a grace period.
 from __future__ import annotations
 
 import enum
-import signal
 from typing import Final, TypeAlias, final
 
 import attrs
@@ -81,9 +80,9 @@ StopEvent: TypeAlias = MainGone | TreeEmpty | Overdue | Force
 @final
 @attrs.frozen
 class SendSignal:
-    """Send this; `scope` is main, tree or rest."""
+    """Send this signal (a name); `scope` is main, tree or rest."""
 
-    number: int
+    signal: str
     scope: str
 
 
@@ -104,10 +103,10 @@ class Stuck:
 StopEffect: TypeAlias = SendSignal | Ended | Stuck
 
 _SWEEP: Final = (
-    SendSignal(signal.SIGTERM, "rest"),
-    SendSignal(signal.SIGCONT, "rest"),
+    SendSignal("SIGTERM", "rest"),
+    SendSignal("SIGCONT", "rest"),
 )
-_KILL: Final = (SendSignal(getattr(signal, "SIGKILL", 9), "tree"),)
+_KILL: Final = (SendSignal("SIGKILL", "tree"),)
 
 
 @final
@@ -152,16 +151,16 @@ class Stopping:
 
 
 def begin_stop(
-    number: int, *, now: int, timeout: int, frozen: bool
+    signal: str, *, now: int, timeout: int, frozen: bool
 ) -> tuple[Stopping, tuple[StopEffect, ...]]:
     """This begins with a living main process; `timeout` is nanoseconds.
 
     `frozen` says that the tree was stopped by SIGSTOP: it has to be continued, or the
     signal would stay pending (signal(7)).
     """
-    effects: tuple[StopEffect, ...] = (SendSignal(number, "main"),)
+    effects: tuple[StopEffect, ...] = (SendSignal(signal, "main"),)
     if frozen:
-        effects = (*effects, SendSignal(signal.SIGCONT, "tree"))
+        effects = (*effects, SendSignal("SIGCONT", "tree"))
     return Stopping(StopPhase.ASKED, now + timeout, main_gone=False), effects
 
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from duende.core.config.model import DependencyState, signal_text
+from duende.core.config.model import DependencyState
 from duende.core.config.plan import DaemonSpec
 from duende.core.errors import InvalidState
 from duende.core.machines.effects import (
@@ -79,8 +79,6 @@ _STARTED: Final = frozenset({_S.STARTING, _S.RUNNING, _S.PAUSED})
 _IDLE: Final = frozenset(
     {_S.CREATED, _S.WAITING, _S.STOPPED, _S.FAILED, _S.BACKOFF}
 )
-SIGSTOP: Final = 19
-SIGCONT: Final = 18
 
 
 class Supervision:
@@ -201,7 +199,7 @@ class Supervision:
                 f"daemon {name!r} is {record.status.value}",
                 "only what runs can be paused",
             )
-        self._deliver(record, SIGSTOP, "tree")
+        self._deliver(record, "SIGSTOP", "tree")
         self._held(record)
 
     def resume(self, name: str, now: int) -> None:
@@ -217,7 +215,7 @@ class Supervision:
             raise InvalidState(
                 f"daemon {name!r} is {record.status.value}", "it is not paused"
             )
-        self._deliver(record, SIGCONT, "tree")
+        self._deliver(record, "SIGCONT", "tree")
         self._released(record, now)
 
     def shut_down(self, now: int, timeout: int, reason: str | None = None) -> None:
@@ -581,7 +579,7 @@ class Supervision:
         record.relaunch = False
         stop = record.spec.config.stop
         stopping, effects = begin_stop(
-            signal_number(stop.signal),
+            stop.signal,
             now=now,
             timeout=round(stop.timeout * NANOSECONDS),
             frozen=frozen,
@@ -620,8 +618,8 @@ class Supervision:
             self._arm(record, TimerKind.STOP, stopping.deadline)
         for effect in effects:
             match effect:
-                case SendSignal(number=number, scope=scope):
-                    self._deliver(record, number, scope)
+                case SendSignal(signal=signal, scope=scope):
+                    self._deliver(record, signal, scope)
                 case Stuck():
                     record.reason = "still there after SIGKILL (uninterruptible sleep?)"
                     self._emit(Publish(record.name, "signal", reason=record.reason))
@@ -765,9 +763,9 @@ class Supervision:
     def _emit(self, publish: Publish) -> None:
         self._effects.append(publish)
 
-    def _deliver(self, record: Record, number: int, scope: str) -> None:
+    def _deliver(self, record: Record, signal: str, scope: str) -> None:
         if record.run is not None:
-            self._effects.append(Deliver(record.name, record.run, number, scope))
+            self._effects.append(Deliver(record.name, record.run, signal, scope))
 
     def _arm(self, record: Record, kind: TimerKind, at: int) -> None:
         record.timers[kind] = at
@@ -776,10 +774,3 @@ class Supervision:
     def _disarm(self, record: Record, kind: TimerKind) -> None:
         if record.timers.pop(kind, None) is not None:
             self._effects.append(Disarm(record.name, kind))
-
-
-def signal_number(text: str) -> int:
-    """This is the number of a signal that was given by name."""
-    import signal
-
-    return int(signal.Signals[signal_text(text)])

@@ -1,0 +1,1 @@
+"""Drivers: they turn the world into events and effects into calls, and decide nothing."""

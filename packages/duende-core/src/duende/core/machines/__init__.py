@@ -1,0 +1,1 @@
+"""Machines: pure decisions. No clock, no I/O, no randomness, no loop in here."""
