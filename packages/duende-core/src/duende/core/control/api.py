@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, final
+from typing import Protocol
 
-import attrs
-
-from duende.core.types import Event
+from duende.core.types import Event, Outcome
 
 __all__ = ("COMMAND_VERBS", "Display", "Outcome", "SupervisorApi")
 
@@ -20,37 +18,12 @@ COMMAND_VERBS = ("start", "stop", "restart", "reload", "pause", "resume")
 """What `SupervisorApi.command` may be asked to do."""
 
 
-@final
-@attrs.frozen(kw_only=True)
-class Outcome:
-    """This is what a command did to one daemon.
-
-    `code` is the exit code that stands for it: 0, 1 (failed or refused), 3 (not
-    running, not ready), 4 (no such daemon), 77 (not permitted), 124 (timed out).
-    """
-
-    name: str
-    ok: bool
-    state: str
-    message: str = ""
-    code: int = 0
-
-    def to_json(self) -> dict[str, object]:
-        """This renders the object that a command's reply lists."""
-        return {
-            "name": self.name,
-            "ok": self.ok,
-            "state": self.state,
-            "message": self.message,
-            "code": self.code,
-        }
-
-
 class SupervisorApi(Protocol):
     """This is the control server's view of a running supervisor.
 
     What is not `async` answers at once from memory. Times are seconds; a timeout
-    of None means the supervisor's own bound. Names are those of instances.
+    of None means the supervisor's own bound. Names are those of instances. Cancelling
+    a wait (the client has gone) cancels the waiting alone, not what was asked for.
     """
 
     def overview(self) -> dict[str, object]:
