@@ -176,7 +176,7 @@ def project_name(file: Path) -> str:
     It is `[supervisor] project` where that can be read, otherwise the folder's name
     and 8 digits of the hash of the file's absolute path, symlinks not resolved.
     """
-    chosen = _chosen_name(_lenient_text(str(file)), in_tool=file.name != "duende.toml")
+    chosen = _chosen_name(_lenient_text(str(file)), in_tool=file.name == "pyproject.toml")
     if chosen is not None and _NAME.fullmatch(chosen):
         return chosen
     import hashlib
@@ -188,6 +188,7 @@ def project_name(file: Path) -> str:
 
 def _chosen_name(text: str, *, in_tool: bool) -> str | None:
     """This reads `[supervisor] project` line by line, whatever else the text holds."""
+    prefix = "tool.duende." if in_tool else ""
     table = ""
     for line in text.splitlines():
         header = _HEADER.match(line)
@@ -198,14 +199,13 @@ def _chosen_name(text: str, *, in_tool: bool) -> str | None:
         if key is None:
             continue
         full = _plain_key(f"{table}.{key['key']}" if table else key["key"])
-        for prefix in ("tool.duende.", "") if in_tool else ("",):
-            if full == f"{prefix}supervisor.project":
-                match = _PROJECT_TEXT.match(key["value"])
-            elif full == f"{prefix}supervisor":
-                match = _INLINE_PROJECT.match(key["value"])
-            else:
-                continue
-            return (match[1] or match[2]) if match else None
+        if full == f"{prefix}supervisor.project":
+            match = _PROJECT_TEXT.match(key["value"])
+        elif full == f"{prefix}supervisor":
+            match = _INLINE_PROJECT.match(key["value"])
+        else:
+            continue
+        return (match[1] or match[2]) if match else None
     return None
 
 
