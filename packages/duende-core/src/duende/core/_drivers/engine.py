@@ -87,7 +87,7 @@ class Engine:
         clock: The time.
         host_of: Which host carries a daemon.
         prober: Watches a run until it is ready.
-        sink: Gets every event, to be written down; must not block.
+        sink: Gets events, several at a time, to be written down; must not block.
         first_seq: The number of the next event.
     """
 
@@ -98,7 +98,7 @@ class Engine:
         *,
         host_of: Callable[[str], Host],
         prober: Prober,
-        sink: Callable[[Event], None],
+        sink: Callable[..., None],
         first_seq: int = 1,
     ) -> None:
         self.machine = machine
@@ -108,6 +108,7 @@ class Engine:
         self._prober = prober
         self._sink = sink
         self._seq = first_seq
+        self._unwritten: list[Event] = []
         self._inbox: deque[HostEvent] = deque()
         self._settling = False
         self._changed = anyio.Event()
@@ -162,6 +163,7 @@ class Engine:
                     self._note_start(event)
                 self._carry_out()
             self._write_down()
+            self._write_events()
         finally:
             self._settling = False
 
@@ -200,6 +202,11 @@ class Engine:
                 self.all_down.set()
             case _:
                 assert_never(effect)
+
+    def _write_events(self) -> None:
+        if self._unwritten:
+            events, self._unwritten = self._unwritten, []
+            self._sink(*events)
 
     def _write_down(self) -> None:
         touched, self.machine.touched = self.machine.touched, set()
@@ -292,7 +299,7 @@ class Engine:
             data=publish.data,
         )
         self._seq += 1
-        self._sink(event)
+        self._unwritten.append(event)
         for subscriber in tuple(self._subscribers):
             try:
                 subscriber.send_nowait(event)
@@ -310,6 +317,7 @@ class Engine:
     ) -> None:
         """This publishes something that is no decision of the machine."""
         self._publish(Publish(daemon, type_, reason=reason, data=data or {}))
+        self._write_events()
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[MemoryObjectReceiveStream[Event]]:

@@ -44,7 +44,7 @@ class Supervisor:
         host_of: Which host carries a daemon.
         prober: Watches a run until it is ready.
         context_of: Gives cwd, env, user and group for a command beside a daemon.
-        sink: Gets every event.
+        sink: Gets events, several at a time.
         first_seq: The number of the next event.
         draw: Gives numbers in [-1, 1].
         new_run: Gives a fresh id for a start.
@@ -58,7 +58,7 @@ class Supervisor:
         host_of: Callable[[str], Host],
         prober: Prober,
         context_of: Callable[[Record], dict[str, Any]],
-        sink: Callable[[Event], None],
+        sink: Callable[..., None],
         draw: Callable[[], float],
         new_run: Callable[[], str],
         first_seq: int = 1,
@@ -247,7 +247,8 @@ class Supervisor:
                 lambda: all(verdict() is not None for verdict in verdicts), limit
             )
         return tuple(
-            verdict() or self._outcome(name, 0 if not wait else 124, "not ready in time")
+            verdict()
+            or self._outcome(name, 0 if not wait else 124, "not ready in time")
             for name, verdict in zip(names, verdicts, strict=True)
         )
 
@@ -483,9 +484,7 @@ class Supervisor:
 
     def _outcome(self, name: str, code: int = 0, message: str = "") -> Outcome:
         state = self.machine.records[name].status.value
-        return Outcome(
-            name=name, ok=code == 0, state=state, message=message, code=code
-        )
+        return Outcome(name=name, ok=code == 0, state=state, message=message, code=code)
 
 
 _AWAITED: dict[str, Callable[[Record], bool]] = {

@@ -1,0 +1,83 @@
+"""What a foreground `up` shows: progress, failures, and the merged logs.
+
+Only reads: whatever happens to the display, control goes on.
+"""
+
+from __future__ import annotations
+
+import anyio
+import anyio.to_thread
+
+from duende.core._drivers.log_feed import GrowingFile
+from duende.core._drivers.project import KeeperProject
+from duende.core._drivers.supervisor import Supervisor
+from duende.core.control.api import Display
+from duende.core.control.log_files import LogFiles
+
+__all__ = ("show_logs", "show_progress")
+
+_LAST_LINES = 10
+
+
+async def show_progress(
+    project: KeeperProject, display: Display
+) -> None:
+    """This hands events to the display, names failures, and says once: all ready."""
+    supervisor = project.supervisor
+    told = False
+    async with supervisor.engine.subscribe() as events:
+        told = _tell_if_ready(supervisor, display, told)
+        async for event in events:
+            display.event(event)
+            if event.type == "state" and event.to == "failed" and event.daemon:
+                await project.flush((event.daemon,))
+                lines = await anyio.to_thread.run_sync(
+                    last_lines, project, event.daemon
+                )
+                display.failed(event.daemon, event.reason or "failed", lines)
+            told = _tell_if_ready(supervisor, display, told)
+
+
+def _tell_if_ready(supervisor: Supervisor, display: Display, told: bool) -> bool:
+    if told:
+        return True
+    wanted = [r for r in supervisor.machine.records.values() if r.wanted]
+    if not wanted or not all(r.ready or r.completed for r in wanted):
+        return False
+    display.ready(
+        {"daemons": [info.to_json() for info in supervisor.infos()], "supervisor": {}}
+    )
+    return True
+
+
+def last_lines(project: KeeperProject, name: str) -> list[bytes]:
+    """This is what a daemon said last."""
+    index = project.settings.state / "index" / name
+    files = LogFiles(name, str(project.log_path(name)), str(index))
+    return [
+        line
+        for _, line in files.last_lines(files.current(), _LAST_LINES, None)
+    ]
+
+
+async def show_logs(project: KeeperProject, display: Display) -> None:
+    """This hands every new line of every daemon to the display."""
+    names = [
+        name
+        for name, record in project.supervisor.machine.records.items()
+        if record.spec.config.log.capture
+    ]
+    files = {name: GrowingFile.at_end(str(project.log_path(name))) for name in names}
+    rests: dict[str, bytes] = {}
+    try:
+        async with project.log_feed.follow(names) as notes:
+            async for name in notes:
+                content = await anyio.to_thread.run_sync(files[name].read_new)
+                *lines, rests[name] = (rests.get(name, b"") + content).split(b"\n")
+                for line in lines:
+                    display.log(name, line)
+    finally:
+        for file in files.values():
+            file.close()
+
+
