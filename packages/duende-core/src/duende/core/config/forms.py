@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import signal
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -188,9 +189,7 @@ def _inherited(value: object) -> tuple[str, ...] | bool:
     if isinstance(value, bool):
         return value
     if not isinstance(value, list):
-        raise TypeError(
-            f"expected a list of names, true or false, not {shown(value)}"
-        )
+        raise TypeError(f"expected a list of names, true or false, not {shown(value)}")
     return _texts(value)
 
 
@@ -292,9 +291,15 @@ _EDGE_SCHEMA: Final[Schema] = {
         },
     ]
 }
+_SIGNAL_NAMES: Final = "|".join(
+    sorted(name.removeprefix("SIG") for name in signal.Signals.__members__)
+)
 _SIGNAL_SCHEMA: Final[Schema] = {
     "anyOf": [
-        {"type": "string", "pattern": r"^\s*[A-Za-z0-9+-]+\s*$"},
+        {
+            "type": "string",
+            "pattern": rf"^(SIG)?({_SIGNAL_NAMES}|RTMIN\+\d+|RTMAX-\d+)$|^\d+$",
+        },
         {"type": "integer", "minimum": 1},
     ]
 }

@@ -25,7 +25,6 @@ from duende.core.config.values import (
     check_pattern,
     check_texts,
     check_url,
-    signal_number,
     signal_text,
 )
 from duende.core.types import BackoffConfig, RestartPolicy
@@ -260,7 +259,7 @@ class RestartConfig:
         metadata={"form": "codes"},
     )
     max_in_window: Intensity | None = None
-    backoff: BackoffConfig = BackoffConfig()
+    backoff: BackoffConfig = attrs.field(factory=BackoffConfig)
 
 
 @final
@@ -279,12 +278,8 @@ class ReadyConfig:
         metadata=_ARGV,
     )
     notify: bool = False
-    timeout: float = attrs.field(
-        default=30.0, validator=_POSITIVE, metadata=_DURATION
-    )
-    interval: float = attrs.field(
-        default=0.2, validator=_POSITIVE, metadata=_DURATION
-    )
+    timeout: float = attrs.field(default=30.0, validator=_POSITIVE, metadata=_DURATION)
+    interval: float = attrs.field(default=0.2, validator=_POSITIVE, metadata=_DURATION)
 
     def __attrs_post_init__(self) -> None:
         _check_kinds(self, "ready")
@@ -311,12 +306,8 @@ class HealthConfig:
         metadata=_ARGV,
     )
     notify: bool = False
-    interval: float = attrs.field(
-        default=30.0, validator=_POSITIVE, metadata=_DURATION
-    )
-    timeout: float = attrs.field(
-        default=10.0, validator=_POSITIVE, metadata=_DURATION
-    )
+    interval: float = attrs.field(default=30.0, validator=_POSITIVE, metadata=_DURATION)
+    timeout: float = attrs.field(default=10.0, validator=_POSITIVE, metadata=_DURATION)
     retries: int = attrs.field(default=3, validator=_AT_LEAST_ONE)
     successes: int = attrs.field(default=1, validator=_AT_LEAST_ONE)
     start_period: float = attrs.field(
@@ -375,9 +366,7 @@ class ReloadConfig:
 class ResourcesConfig:
     """This is `[daemon.x.resources]`; sizes in bytes, cpu as a share of one core."""
 
-    memory: int | None = attrs.field(
-        default=None, validator=_NO_LIMIT, metadata=_SIZE
-    )
+    memory: int | None = attrs.field(default=None, validator=_NO_LIMIT, metadata=_SIZE)
     memory_high: int | None = attrs.field(
         default=None, validator=_NO_LIMIT, metadata=_SIZE
     )
@@ -462,9 +451,7 @@ class Dependency:
     until: DependencyState = attrs.field(
         default=DependencyState.READY, converter=_dependency_state
     )
-    on_restart: OnRestart = attrs.field(
-        default=OnRestart.IGNORE, converter=_on_restart
-    )
+    on_restart: OnRestart = attrs.field(default=OnRestart.IGNORE, converter=_on_restart)
 
 
 def _dependencies(value: Mapping[str, Any] | Sequence[str]) -> dict[str, Dependency]:
@@ -534,14 +521,10 @@ class DaemonConfig:
     )
     entry: str | None = attrs.field(default=None, validator=check_entry)
     python: str | None = attrs.field(default=None, validator=check_path)
-    settings: dict[str, Any] = attrs.field(
-        factory=dict, metadata={"form": "settings"}
-    )
+    settings: dict[str, Any] = attrs.field(factory=dict, metadata={"form": "settings"})
     platform: str = attrs.field(default="native", validator=Choice(PLATFORMS))
     description: str = ""
-    instances: int = attrs.field(
-        default=1, validator=Range(minimum=1, maximum=10_000)
-    )
+    instances: int = attrs.field(default=1, validator=Range(minimum=1, maximum=10_000))
     enabled: bool = True
     essential: bool = False
     oneshot: bool = False
@@ -633,9 +616,7 @@ class SupervisorConfig:
 class GroupConfig:
     """This is `[group.NAME]`."""
 
-    strategy: Strategy = attrs.field(
-        default=Strategy.ONE_FOR_ONE, converter=_strategy
-    )
+    strategy: Strategy = attrs.field(default=Strategy.ONE_FOR_ONE, converter=_strategy)
 
 
 @final

@@ -87,11 +87,7 @@ def plan_project(config: ProjectConfig) -> Plan:
     }
     bases = {name: tuple(daemon.depends_on) for name, daemon in config.daemons.items()}
     return Plan(
-        {
-            slot: specs[slot]
-            for base in topological_order(bases)
-            for slot in slots[base]
-        }
+        {slot: specs[slot] for base in topological_order(bases) for slot in slots[base]}
     )
 
 

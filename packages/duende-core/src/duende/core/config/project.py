@@ -37,13 +37,15 @@ _LONGEST_FOLDER = 63 - 1 - 8
 """What is left of a name beside "-" and the 8 digits of the hash."""
 
 _TOOL_TABLE = re.compile(
-    r"""^[ \t]*\[+[ \t]*(?:tool|"tool"|'tool')[ \t]*\.[ \t]*["']?duende["']?[ \t]*[\].]"""
+    r"""^[ \t]*\[+[ \t]*["']?tool["']?[ \t]*\.[ \t]*["']?duende["']?[ \t]*[\].]"""
     r"""|^[ \t]*\[[ \t]*tool[ \t]*\][ \t]*(?:\#[^\n]*)?\n(?:(?![ \t]*\[)[^\n]*\n)*?"""
     r"""[ \t]*duende[ \t]*[.=]""",
     re.MULTILINE,
 )
 _HEADER = re.compile(r"""[ \t]*\[{1,2}([^\]\n]*)\]""")
-_PROJECT_KEY = re.compile(r"""[ \t]*(?P<key>[\w.\-"' \t]+?)[ \t]*=[ \t]*(?P<value>.*)""")
+_PROJECT_KEY = re.compile(
+    r"""[ \t]*(?P<key>[\w.\-"' \t]+?)[ \t]*=[ \t]*(?P<value>.*)"""
+)
 _PROJECT_TEXT = re.compile(r"""(?:"([^"\\\n]*)"|'([^'\n]*)')""")
 _INLINE_PROJECT = re.compile(
     r"""\{(?:[^}]*,)?[ \t]*project[ \t]*=[ \t]*(?:"([^"\\\n]*)"|'([^'\n]*)')"""
@@ -176,7 +178,8 @@ def project_name(file: Path) -> str:
     It is `[supervisor] project` where that can be read, otherwise the folder's name
     and 8 digits of the hash of the file's absolute path, symlinks not resolved.
     """
-    chosen = _chosen_name(_lenient_text(str(file)), in_tool=file.name == "pyproject.toml")
+    in_tool = file.name == "pyproject.toml"
+    chosen = _chosen_name(_lenient_text(str(file)), in_tool=in_tool)
     if chosen is not None and _NAME.fullmatch(chosen):
         return chosen
     import hashlib
@@ -272,7 +275,8 @@ def runtime_root(environ: Mapping[str, str]) -> Path:
         return Path(f"/run/user/{user}/duende")
     temporary = environ.get("TMPDIR", "")
     if not os.path.isabs(temporary):
-        temporary = "/tmp"  # noqa: S108 - checked for its owner and mode below
+        # Whether what lies there is to be trusted is looked at below.
+        temporary = "/tmp"
     private = Path(temporary, f"duende-{user}")
     if os.path.lexists(private):
         _check_private(private)

@@ -84,8 +84,5 @@ def _find_in_daemon(daemon: DaemonConfig) -> Iterator[tuple[KeyPath, str]]:
                 hint = "; enforce = 'best-effort' starts without this limit"
                 yield ("resources", key), hint
     if resources.lock_memory is not LockMemory.OFF and daemon.entry is None:
-        yield (
-            ("resources", "lock_memory"),
-            " for a command: a lock doesn't survive exec, so the program must lock "
-            "its memory itself",
-        )
+        hint = "a lock doesn't survive exec, so the program must lock its memory itself"
+        yield ("resources", "lock_memory"), f" for a command: {hint}"

@@ -40,6 +40,7 @@ MAX_STRING: Final = 131_072
 """The longest single argument or NAME=VALUE of execve with its NUL, in bytes
 (MAX_ARG_STRLEN, execve(2)); more is refused with E2BIG."""
 
+_REAL_TIME = re.compile(r"(?:(RTMIN)(?=\+)|(RTMAX)(?=-))([+-][0-9]{1,2})")
 _ENTRY = re.compile(r"(?P<place>[^:]+):(?P<attribute>[^:]+)")
 
 
@@ -70,6 +71,7 @@ class Range:
     def __call__(
         self, _: object, attribute: attrs.Attribute[Any], value: float | None
     ) -> None:
+        """This refuses a value outside; the text begins with the field's name."""
         if value is None:
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -110,6 +112,7 @@ class Choice:
     def __call__(
         self, _: object, attribute: attrs.Attribute[Any], value: object
     ) -> None:
+        """This refuses another value; the text begins with the field's name."""
         if value not in self.choices:
             known = ", ".join(map(repr, self.choices))
             raise ValueError(
@@ -281,7 +284,8 @@ def signal_text(value: str | int | signal.Signals) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
-        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+        first = signal.Signals.__members__["SIGRTMIN"]
+        return f"SIGRTMIN+{number - first}"
 
 
 def signal_number(value: str | int | signal.Signals) -> int:
@@ -297,17 +301,13 @@ def signal_number(value: str | int | signal.Signals) -> int:
         number = int(value)
     else:
         name = value.strip().upper().removeprefix("SIG")
-        base, sign, offset = re.fullmatch(r"(.*?)(?:([+-])(\d{1,2}))?", name, re.S).groups()  # type: ignore[union-attr]  # matches every text
-        if not sign:
-            members = signal.Signals.__members__
-            digits = name.isascii() and name.isdigit() and len(name) < 5
-            number = int(name) if digits else int(members.get("SIG" + name, 0))
-        elif base == "RTMIN" and sign == "+":
-            number = _real_time("SIGRTMIN", int(offset))
-        elif base == "RTMAX" and sign == "-":
-            number = _real_time("SIGRTMAX", -int(offset))
+        real_time = _REAL_TIME.fullmatch(name)
+        if real_time is not None:
+            number = _real_time(real_time[1] or real_time[2], int(real_time[3]))
+        elif name.isascii() and name.isdigit():
+            number = int(name[:5])
         else:
-            number = 0
+            number = int(signal.Signals.__members__.get("SIG" + name, 0))
     if number not in _valid_signals():
         near = nearest("SIG" + name, signal.Signals.__members__) if name else ""
         hint = near or "; write a name such as 'SIGTERM'"
@@ -316,12 +316,11 @@ def signal_number(value: str | int | signal.Signals) -> int:
 
 
 def _real_time(name: str, offset: int) -> int:
-    base = signal.Signals.__members__.get(name)
-    if base is None:
+    members = signal.Signals.__members__
+    if "SIGRTMIN" not in members:
         return 0
-    number = base + offset
-    first, last = signal.Signals["SIGRTMIN"], signal.Signals["SIGRTMAX"]
-    return number if first <= number <= last else 0
+    number = members["SIG" + name] + offset
+    return number if members["SIGRTMIN"] <= number <= members["SIGRTMAX"] else 0
 
 
 def _valid_signals() -> set[int]:
