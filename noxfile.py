@@ -116,23 +116,25 @@ def tests(session: nox.Session, package: str) -> None:
     )
 
 
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Report on what the last runs of the tests covered."""
+    session.install("coverage>=7.6")
+    session.run("coverage", "combine", "--keep", "--data-file=.coverage")
+    session.run("coverage", "report", *session.posargs)
+
+
 @nox.session
 @each_package
 def typing(session: nox.Session, package: str) -> None:
     """Check a package's types for every platform, and that its users get them all."""
-    checkers = ("mypy>=1.15", "pyright>=1.1.400")
-    install(session, [package, *test_group(package)], *checkers)
+    tools = ("mypy>=1.15", "pyright[nodejs]>=1.1.400", "types-psutil", "types-jsonschema")
+    install(session, [package, *test_group(package)], *tools)
     base = f"packages/{package}"
-    paths = os.pathsep.join([f"{base}/src", base])
-    for platform in ("linux", "darwin", "win32"):
-        session.run(
-            "mypy",
-            "--platform",
-            platform,
-            f"{base}/src",
-            f"{base}/tests",
-            env={"MYPYPATH": paths},
-        )
+    paths = {"MYPYPATH": os.pathsep.join([f"{base}/src", base])}
+    session.run("mypy", f"{base}/src", f"{base}/tests", env=paths)
+    for platform in ("darwin", "win32"):
+        session.run("mypy", "--platform", platform, f"{base}/src", env=paths)
     name = package.replace("-", ".")
     session.run("pyright", "--ignoreexternal", "--verifytypes", name)
 

@@ -105,7 +105,7 @@ def test_no_line(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Non
 
 def test_another_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody tells, the error says so instead of guessing."""
-    monkeypatch.setattr(status.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(MlockError, match="darwin does not tell") as caught:
         is_locked()
     assert errno.ENOTSUP == caught.value.errno

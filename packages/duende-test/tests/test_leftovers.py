@@ -24,6 +24,7 @@ if os.fork() == 0:
     os.setsid()
     pid = os.fork()
     if pid == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.execvp("sleep", ["sleep", "12321"])
     print(pid, flush=True)
     os._exit(0)

@@ -51,7 +51,7 @@ def locked_bytes() -> int:
     except OSError as error:
         raise MlockError(
             error.errno,
-            f"can't read how much memory is locked: {error.strerror}; is /proc mounted?",
+            f"can't read what is locked: {error.strerror}; is /proc mounted?",
             STATUS,
         ) from error
     try:

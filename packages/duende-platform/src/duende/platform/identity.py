@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
-import re
 import signal
 import sys
 from typing import final
@@ -28,7 +27,6 @@ __all__ = (
 )
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_PIDFS_LINK = re.compile(r"pidfd:\[(\d+)\]")
 
 
 def boot_id() -> str | None:
@@ -98,7 +96,8 @@ def _start_time_linux(pid: int) -> int:
 
 def _start_time(pid: int) -> int:
     try:
-        return round(psutil.Process(pid).create_time() * 1_000_000)
+        seconds: float = psutil.Process(pid).create_time()
+        return round(seconds * 1_000_000)
     except psutil.NoSuchProcess as error:
         raise ProcessGone(errno.ESRCH, f"no process has the pid {pid}") from error
     except psutil.AccessDenied as error:
@@ -110,12 +109,19 @@ def _start_time(pid: int) -> int:
 def _pidfd_inode(pidfd: int) -> int | None:
     """This is the inode of a pidfd where it means one process; else None.
 
-    Before Linux 6.9 all pidfds share the inode of anon_inodefs; the link's text
-    tells the two apart.
+    Before Linux 6.9 all pidfds share one inode with every other anonymous fd; from
+    then on they have a file system of their own (pidfs). The link in /proc/self/fd
+    reads the same for both.
     """
-    link = os.readlink(f"/proc/self/fd/{pidfd}")
-    found = _PIDFS_LINK.fullmatch(link)
-    return os.fstat(pidfd).st_ino if found else None
+    if sys.platform != "linux":
+        return None
+    found = os.fstat(pidfd)
+    anonymous = os.eventfd(0, os.EFD_CLOEXEC)
+    try:
+        is_own = found.st_dev != os.fstat(anonymous).st_dev
+    finally:
+        os.close(anonymous)
+    return found.st_ino if is_own else None
 
 
 @final

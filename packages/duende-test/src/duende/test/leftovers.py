@@ -130,12 +130,14 @@ class LeftoverGuard:
         for each in self.leftovers():
             if each.state == "Z" and each.parent == os.getpid():
                 try:
-                    os.waitpid(each.pid, os.WNOHANG)
+                    os.waitpid(each.pid, 0)
                 except ChildProcessError:
                     pass
 
 
 def _kill(leftover: Leftover) -> None:
+    if sys.platform != "linux":
+        raise AssertionError("a guard that was entered is on Linux")
     try:
         pidfd = os.pidfd_open(leftover.pid)
     except ProcessLookupError:

@@ -1,1 +1,1 @@
-"""Drivers: they turn the world into events and effects into calls, and decide nothing."""
+"""Drivers: they turn the world into events, effects into calls, and decide nothing."""
