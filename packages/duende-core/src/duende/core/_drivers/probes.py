@@ -18,7 +18,14 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.abc
 
-__all__ = ("check_exec", "check_http", "check_tcp", "check_unix", "split_address", "watch")
+__all__ = (
+    "check_exec",
+    "check_http",
+    "check_tcp",
+    "check_unix",
+    "split_address",
+    "watch",
+)
 
 _FAILURES = (
     OSError,
