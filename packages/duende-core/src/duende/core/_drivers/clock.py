@@ -38,13 +38,21 @@ class MonotonicClock:
 
 
 class LoopClock:
-    """This is the event loop's own clock: what a virtual clock moves, moves this."""
+    """This is the event loop's own clock: what a virtual clock moves, moves this.
+
+    It begins at the machine's monotonic time, so that on an ordinary loop it agrees
+    with the times that the keeper gives.
+    """
+
+    def __init__(self) -> None:
+        self._ahead = time.monotonic_ns() - round(anyio.current_time() * 1e9)
+        self._wall = time.time() - time.monotonic()
 
     def now(self) -> int:
-        return round(anyio.current_time() * 1_000_000_000)
+        return round(anyio.current_time() * 1e9) + self._ahead
 
     def wall(self) -> float:
-        return anyio.current_time()
+        return self.now() / 1e9 + self._wall
 
 
 def rfc3339(seconds: float) -> str:
