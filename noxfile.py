@@ -128,7 +128,12 @@ def coverage(session: nox.Session) -> None:
 @each_package
 def typing(session: nox.Session, package: str) -> None:
     """Check a package's types for every platform, and that its users get them all."""
-    tools = ("mypy>=1.15", "pyright[nodejs]>=1.1.400", "types-psutil", "types-jsonschema")
+    tools = (
+        "mypy>=1.15",
+        "pyright[nodejs]>=1.1.400",
+        "types-psutil",
+        "types-jsonschema",
+    )
     install(session, [package, *test_group(package)], *tools)
     base = f"packages/{package}"
     paths = {"MYPYPATH": os.pathsep.join([f"{base}/src", base])}
