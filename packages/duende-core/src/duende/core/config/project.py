@@ -6,7 +6,6 @@ Finding is separate from making: `locate_project` changes nothing.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -142,7 +141,7 @@ def locate_project(
             "`duende ls` lists yours",
         )
     if file is not None:
-        path = Path(os.path.abspath(os.path.join(cwd, os.path.expanduser(file))))
+        path = Path(os.path.abspath(os.path.join(cwd, file)))
     else:
         recorded = _recorded_file(root / project) if project else None
         path = recorded or find_file(cwd)
@@ -325,26 +324,33 @@ def make_folders(paths: ProjectPaths) -> None:
     Raises:
         PermissionDenied: One can't be made, or is a link or somebody else's.
     """
-    private = f"duende-{os.geteuid()}"
-    if paths.runtime.parent.name == private:
-        reach = 0o711 if os.geteuid() == 0 else 0o700
-        _make_folder(paths.runtime.parent, reach)
-    elif os.geteuid() == 0 and paths.runtime.parent == Path("/run/duende"):
-        _make_folder(paths.runtime.parent, 0o711)
+    # Root's daemons may run as other users, and must get to their notify sockets.
+    reach = 0o711 if os.geteuid() == 0 else 0o700
+    _make_parents(paths.state.parent, 0o700)
     _make_folder(paths.state, 0o700)
+    _make_parents(paths.runtime.parent, reach)
+    if paths.runtime.parent.name == f"duende-{os.geteuid()}":
+        _check_private(paths.runtime.parent)
     _make_folder(paths.runtime, 0o711)
     _make_folder(paths.runtime / "control", 0o700)
     _make_folder(paths.runtime / "notify", 0o711)
 
 
+def _make_parents(path: Path, mode: int) -> None:
+    missing = []
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        _make_folder(folder, mode)
+
+
 def _make_folder(path: Path, mode: int) -> None:
+    """This makes a folder with exactly this mode, whatever the umask."""
     try:
         try:
-            os.makedirs(path.parent, 0o700, exist_ok=True)
             os.mkdir(path, 0o700)
         except FileExistsError:
-            if not os.path.lexists(path):
-                raise
             problem = _foreign(os.lstat(path))
             if problem is not None:
                 raise PermissionDenied(
@@ -356,9 +362,7 @@ def _make_folder(path: Path, mode: int) -> None:
     except OSError as err:
         raise PermissionDenied(
             f"the folder {path} can't be made: {err.strerror}",
-            "set XDG_STATE_HOME and XDG_RUNTIME_DIR to folders that you may write to"
-            if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-            else "",
+            "set XDG_STATE_HOME and XDG_RUNTIME_DIR to folders that you may write to",
         ) from err
 
 

@@ -66,6 +66,10 @@ class Source:
                 return lines[full[:length]]
         return None
 
+    def has(self, path: KeyPath) -> bool:
+        """This says whether a key was written down."""
+        return (*self.prefix, *path) in key_lines(self.text)
+
     def problem(self, path: KeyPath, text: str) -> str:
         """This renders a problem: `FILE:LINE: key.path: text`."""
         line = self.line(path)

@@ -46,11 +46,10 @@ def unsupported(config: ProjectConfig) -> tuple[str, ...]:
 def _place(config: ProjectConfig, path: KeyPath) -> KeyPath:
     """This says where a daemon's key is: under the daemon, or in `[defaults]`."""
     assert config.source is not None, "the caller has looked"
-    lines = config.source.line
     in_defaults = ("defaults", *path[2:])
-    if path[0] != "daemon" or lines(path) != lines(path[:-1]):
-        return path
-    return in_defaults if lines(in_defaults) is not None else path
+    if path[0] == "daemon" and not config.source.has(path):
+        return in_defaults if config.source.has(in_defaults) else path
+    return path
 
 
 def _find(config: ProjectConfig) -> Iterator[tuple[KeyPath, str]]:
