@@ -118,7 +118,9 @@ class ControlClient:
         return Reply(status, _parse_json(text, self.socket_path))
 
     def stream(
-        self, path: str, query: Mapping[str, object | None] = {}  # noqa: B006  # never changed
+        self,
+        path: str,
+        query: Mapping[str, object | None] = {},  # noqa: B006  # never changed
     ) -> Iterator[dict[str, object]]:
         """This yields the JSON objects of a stream of lines until it ends.
 

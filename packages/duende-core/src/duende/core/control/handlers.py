@@ -59,9 +59,7 @@ def http_error(err: DaemonError) -> HttpError:
     return HttpError(500, err.what, err.hint)
 
 
-def answer_now(
-    api: SupervisorApi, route: Route, request: Request
-) -> Answer | None:
+def answer_now(api: SupervisorApi, route: Route, request: Request) -> Answer | None:
     """This answers what needs no waiting; None for everything else."""
     match route.action:
         case "overview":
@@ -88,7 +86,7 @@ def _version(api: SupervisorApi) -> dict[str, object]:
 
 
 async def answer_waiting(
-    api: SupervisorApi, route: Route, request: Request, limits: Limits
+    api: SupervisorApi, route: Route, request: Request, limits: Limits, state: str
 ) -> Answer:
     """This does what was asked and waits for it, no longer than its deadline."""
     match route.action:
@@ -103,11 +101,11 @@ async def answer_waiting(
                 return _outcomes(await api.signal(number, names))
         case "wait":
             names = _names(api, _texts(request, "name"), _flag(request, "all"))
-            state = _text(request, "for") or ""
+            awaited = _text(request, "for") or ""
             timeout = _seconds(_text(request, "timeout"), "timeout")
-            return await _wait(api, names, state, timeout, limits)
+            return await _wait(api, names, awaited, timeout, limits)
         case "flush":
-            return await _flush(api, request.json(), limits)
+            return await _flush(api, request.json(), limits, state)
         case "shutdown":
             timeout = _timeout(request.json(), request)
             with _deadline(timeout, limits):
@@ -149,14 +147,18 @@ async def _wait(
 ) -> Answer:
     if state not in WAIT_STATES:
         raise HttpError(
-            400, f"{state!r} can't be waited for", f"use one of {', '.join(WAIT_STATES)}"
+            400,
+            f"{state!r} can't be waited for",
+            f"use one of {', '.join(WAIT_STATES)}",
         )
     bound = limits.longest_wait if timeout is None else timeout
     with _deadline(bound, limits):
         return _outcomes(await api.wait(names, state, bound))
 
 
-async def _flush(api: SupervisorApi, body: dict[str, Any], limits: Limits) -> Answer:
+async def _flush(
+    api: SupervisorApi, body: dict[str, Any], limits: Limits, state: str
+) -> Answer:
     names = _string_list(body, "names")
     chosen = api.resolve(names, all=not names)
     with anyio.move_on_after(limits.quick) as scope:
@@ -166,6 +168,7 @@ async def _flush(api: SupervisorApi, body: dict[str, Any], limits: Limits) -> An
         200,
         {
             "paths": {name: paths[name] for name in chosen if name in paths},
+            "state": state,
             "flushed": not scope.cancelled_caught,
         },
     )

@@ -98,9 +98,7 @@ class HttpConnection:
         self._socket = stream
         self._limits = limits
         self._half_closed = False
-        self._h11 = h11.Connection(
-            h11.SERVER, max_incomplete_event_size=limits.head
-        )
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head)
 
     async def read_request(self) -> Request | None:
         """This is the next request, or None when there is none any more.
@@ -239,7 +237,9 @@ class HttpConnection:
                 return
             poll = select.poll()
             poll.register(self._socket, 0)
-            if any(mask & (select.POLLHUP | select.POLLERR) for _, mask in poll.poll(0)):
+            if any(
+                mask & (select.POLLHUP | select.POLLERR) for _, mask in poll.poll(0)
+            ):
                 return
             self._half_closed = True
             break

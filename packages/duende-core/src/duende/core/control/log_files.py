@@ -90,7 +90,9 @@ class LogFiles:
     def current(self) -> int:
         """This is the number of the generation that is being written."""
         try:
-            numbers = [int(entry) for entry in os.listdir(self.index) if entry.isdigit()]
+            numbers = [
+                int(entry) for entry in os.listdir(self.index) if entry.isdigit()
+            ]
         except OSError:
             numbers = []
         return max(numbers, default=0)

@@ -73,9 +73,7 @@ def read_logs(
         source.name: (ends or {}).get(source.name) or source.end(whole_lines=False)
         for source in sources
     }
-    streams = [
-        _one_log(source, stops[source.name], lines, since) for source in sources
-    ]
+    streams = [_one_log(source, stops[source.name], lines, since) for source in sources]
     merged = heapq.merge(*streams, key=lambda line: line[0])
     return merged if lines is None else iter(deque(merged, maxlen=lines))
 
@@ -86,7 +84,9 @@ def _one_log(
     if lines is not None:
         found = _last_of_all(source, stop, lines)
         return (
-            (at, source.name, line) for at, line in found if since is None or at >= since
+            (at, source.name, line)
+            for at, line in found
+            if since is None or at >= since
         )
     return _forward_of_all(source, stop, since)
 

@@ -109,6 +109,7 @@ class _Server:
         self, api: SupervisorApi, state: str, limits: Limits, owner: int | None
     ) -> None:
         self._api = api
+        self._state = state
         self._limits = limits
         self._owner = os.geteuid() if owner is None else owner
         self._streams = Streams(api, state, limits)
@@ -211,9 +212,11 @@ class _Server:
             if answer is None:
                 async with anyio.create_task_group() as tasks:
                     # Waiting for a client that has gone would hold its slot.
-                    tasks.start_soon(_cancel_when_closed, connection, tasks.cancel_scope)
+                    tasks.start_soon(
+                        _cancel_when_closed, connection, tasks.cancel_scope
+                    )
                     answer = await answer_waiting(
-                        self._api, route, request, self._limits
+                        self._api, route, request, self._limits, self._state
                     )
                     tasks.cancel_scope.cancel()
         except Exception as err:

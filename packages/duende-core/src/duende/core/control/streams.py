@@ -172,9 +172,7 @@ class Streams:
                 tail = tails.get(name)
                 if tail is None:
                     continue
-                found = await anyio.to_thread.run_sync(
-                    tail.read, limiter=self._readers
-                )
+                found = await anyio.to_thread.run_sync(tail.read, limiter=self._readers)
                 await self._send_all(connection, _rendered_lines(iter(found)))
 
         # What was written between the snapshot and now may have been told already.
@@ -206,9 +204,7 @@ class Streams:
         self, connection: HttpConnection, lines: Iterator[bytes]
     ) -> None:
         while True:
-            batch = await anyio.to_thread.run_sync(
-                _take, lines, limiter=self._readers
-            )
+            batch = await anyio.to_thread.run_sync(_take, lines, limiter=self._readers)
             if not batch:
                 return
             await connection.send_lines(batch)

@@ -1,0 +1,118 @@
+"""What can be told without a supervisor: the keeper's records, and the log files."""
+
+from __future__ import annotations
+
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from duende.core.config.project import ProjectPaths
+
+__all__ = ("log_paths", "recorded_overview")
+
+
+def recorded_overview(paths: ProjectPaths) -> dict[str, object]:
+    """This is the object of `ps -o json`, as far as a living keeper knows it.
+
+    Restart counts and intents are the supervisor's: they read 0 and unknown here.
+    """
+    snapshot, slots = _peek(paths)
+    started = snapshot.get("started_at")
+    return {
+        "supervisor": {
+            "pid": None,
+            "keeper_pid": snapshot.get("keeper_pid"),
+            "uptime": _age(started),
+            "version": None,
+            "project": paths.name,
+        },
+        "daemons": [_row(slot) for slot in slots],
+    }
+
+
+def log_paths(paths: ProjectPaths) -> dict[str, str]:
+    """This maps daemons to their log files, as a living keeper knows them."""
+    _, slots = _peek(paths)
+    found = {}
+    for slot in slots:
+        log = slot.get("log")
+        if isinstance(log, dict) and isinstance(log.get("path"), str):
+            found[str(slot["name"])] = str(log["path"])
+    return found
+
+
+def _peek(
+    paths: ProjectPaths,
+) -> tuple[Mapping[str, object], list[dict[str, object]]]:
+    from duende.core.keeper_client import KeeperConnection
+
+    with KeeperConnection(paths.state) as connection:
+        snapshot = connection.peek()
+    return snapshot.attached, list(snapshot.slots)
+
+
+def _row(slot: dict[str, object]) -> dict[str, object]:
+    alive = bool(slot.get("alive"))
+    name = str(slot["name"])
+    tail = name.rpartition("-")[2]
+    exit_ = slot.get("exit")
+    state = "running" if alive else "stopped"
+    if alive and slot.get("paused"):
+        state = "paused"
+    elif alive and slot.get("stopping"):
+        state = "stopping"
+    elif not alive and isinstance(exit_, dict) and not _is_clean(exit_):
+        state = "failed"
+    return {
+        "name": name,
+        "instance": int(tail) if tail.isdigit() and tail != name else 0,
+        "id": None,
+        "platform": "native",
+        "state": state,
+        "ready": alive and bool(slot.get("ready")),
+        "healthy": None,
+        "pid": slot.get("pid") if alive else None,
+        "uptime": _age(slot.get("spawned_at")) if alive else None,
+        "restarts": 0,
+        "next_restart_in": None,
+        "exit": _exit(exit_),
+        "reason": None,
+        "kill_scope": slot.get("kill_scope"),
+        "cpu_percent": None,
+        "rss_bytes": None,
+        "started_at": _wall(slot.get("spawned_at")),
+        "status_text": slot.get("status_text") or "",
+    }
+
+
+def _is_clean(exit_: dict[str, object]) -> bool:
+    return exit_.get("code") == 0
+
+
+def _exit(exit_: object) -> dict[str, object] | None:
+    if not isinstance(exit_, dict):
+        return None
+    if exit_.get("signal") is not None:
+        from duende.core.types import signal_name
+
+        return {"signal": signal_name(int(exit_["signal"]))}
+    if exit_.get("unknown") or exit_.get("code") is None:
+        return {"unknown": True}
+    return {"code": exit_["code"]}
+
+
+def _age(at: object) -> float | None:
+    """This is how long ago a keeper's time [monotonic ns, wall ns] was, in seconds."""
+    if not isinstance(at, (list, tuple)) or len(at) != 2:
+        return None
+    return round(max(0, time.monotonic_ns() - int(at[0])) / 1e9, 3)
+
+
+def _wall(at: object) -> str | None:
+    if not isinstance(at, (list, tuple)) or len(at) != 2:
+        return None
+    from duende.core.control.logs import rfc3339
+
+    return rfc3339(int(at[1]))

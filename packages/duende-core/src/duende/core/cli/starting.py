@@ -1,0 +1,240 @@
+"""The verb `up`, in the foreground and with `-d`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+
+from duende.core.cli.exits import DONE, FAILED
+from duende.core.cli.output import escaped_lines
+from duende.core.cli.reading import Row, rows_of
+from duende.core.cli.target import Options, error_of
+from duende.core.control.client import ControlClient, quote
+from duende.core.control.logs import log_sources, read_logs
+
+__all__ = ("start_up",)
+
+LAST_LINES = 10
+"""How many lines of a failed daemon's output `up` shows."""
+
+_INTERVAL = 0.05
+_LONGEST_QUIET = 60.0
+"""Seconds without any change after which a supervisor counts as stuck."""
+
+
+def start_up(options: Options, names: Sequence[str], *, detach: bool) -> int:
+    """This is `duende up`."""
+    if detach:
+        return _start_detached(options, tuple(names))
+    from duende.core.cli.display import TerminalDisplay
+    from duende.core.control.plane import run_foreground
+
+    display = TerminalDisplay(options.printer, _daemon_names(options))
+    try:
+        return run_foreground(options.paths, tuple(names), display, environ_of(options))
+    finally:
+        display.close()
+
+
+def environ_of(options: Options) -> dict[str, str]:
+    """This is the supervisor's environment: `--socket` goes there as DUENDE_SOCKET."""
+    environ = dict(options.environ)
+    socket = options.given_socket
+    if socket is not None:
+        environ["DUENDE_SOCKET"] = socket
+    return environ
+
+
+def _daemon_names(options: Options) -> list[str]:
+    """This is for the width of a column only: a broken file is told by the plane."""
+    from duende.core.config.load import load_project
+    from duende.core.config.plan import plan_project
+    from duende.core.errors import DaemonError
+
+    try:
+        return list(plan_project(load_project(options.paths.file)).specs)
+    except DaemonError:
+        return []
+
+
+def _start_detached(options: Options, names: tuple[str, ...]) -> int:
+    from duende.core.control.plane import start_background
+
+    report = start_background(options.paths, names, environ_of(options))
+    if report.already_running and report.changed:
+        options.printer.error(
+            f"the supervisor runs already, and {options.paths.file} has changed since; "
+            "run: duende apply"
+        )
+        return FAILED
+    client = options.client
+    if report.already_running and names:
+        body = {"verb": "start", "names": list(names), "wait": False}
+        reply = client.request("POST", "/v1/commands", body)
+        if not reply.ok:
+            raise error_of(reply)
+    rows, failures = _wait_for_ready(options, client, names)
+    for name in _stopped_by_hand(client, rows, names):
+        options.printer.note(
+            f"{name} stays stopped, as it was stopped by hand; "
+            f"start it with: duende start {name}"
+        )
+    if options.json:
+        _print_json(options, rows, failures)
+    if failures:
+        _print_failures(options, client, failures)
+        return FAILED
+    ready = sum(1 for row in rows if row.get("ready"))
+    noun = "daemon is" if ready == 1 else "daemons are"
+    options.printer.note(f"{ready} {noun} ready (duende ps, duende logs, duende down)")
+    return DONE
+
+
+def _wait_for_ready(
+    options: Options, client: ControlClient, names: Sequence[str]
+) -> tuple[list[Row], dict[str, str]]:
+    """This waits until everything is ready or has failed once."""
+    waiting = _Expectation(_wanted(options, names))
+    interval = _INTERVAL
+    while True:
+        asked = time.monotonic()
+        reply = client.get("/v1/daemons")
+        if not reply.ok or not isinstance(reply.body, dict):
+            raise error_of(reply)
+        rows = rows_of(reply.body)
+        pending = waiting.judge(rows, asked)
+        if not pending:
+            options.printer.clear_progress()
+            return rows, waiting.failures
+        shown = ", ".join(pending[:4]) + (" …" if len(pending) > 4 else "")
+        done = len(rows) - len(pending)
+        options.printer.progress(f"{done}/{len(rows)} ready, waiting for {shown}")
+        # A thousand daemons cost the supervisor more to list: ask it less often.
+        interval = min(max(interval, 10 * (time.monotonic() - asked)), 1.0)
+        time.sleep(interval)
+
+
+def _wanted(options: Options, names: Sequence[str]) -> frozenset[str] | None:
+    """These are the daemons that start by themselves; None: it can't be told."""
+    from duende.core.config.load import load_project
+    from duende.core.config.plan import plan_project
+    from duende.core.errors import DaemonError
+
+    try:
+        plan = plan_project(load_project(options.paths.file))
+    except DaemonError:
+        return None
+    chosen = [
+        spec.name
+        for spec in plan.specs.values()
+        if (spec.name in names or spec.base in names if names else spec.config.enabled)
+    ]
+    wanted: set[str] = set()
+    while chosen:
+        name = chosen.pop()
+        if name not in wanted:
+            wanted.add(name)
+            chosen += plan.specs[name].depends_on
+    return frozenset(wanted)
+
+
+class _Expectation:
+    """This judges, from one look to the next, who is ready and who has failed."""
+
+    def __init__(self, wanted: frozenset[str] | None) -> None:
+        self._wanted = wanted
+        self._seen_restarts: dict[str, int] = {}
+        self._good: set[str] = set()
+        self._last: object = None
+        self._changed_at: float | None = None
+        self.failures: dict[str, str] = {}
+
+    def judge(self, rows: Sequence[Row], now: float) -> list[str]:
+        """This takes a look and returns whom to wait for."""
+        pending: list[Row] = []
+        for row in rows:
+            name = str(row["name"])
+            if name in self._good:
+                continue
+            verdict = self._verdict(name, row)
+            if verdict is None:
+                pending.append(row)
+            elif verdict:
+                self.failures[name] = verdict
+            else:
+                self._good.add(name)
+                self.failures.pop(name, None)
+        if pending and all(row["state"] == "waiting" for row in pending):
+            for row in pending:
+                reason = str(row.get("reason") or "")
+                if "turn" not in reason:
+                    self.failures[str(row["name"])] = reason or "its dependency failed"
+            pending = [row for row in pending if row["name"] not in self.failures]
+        self._give_up_on_standstill(pending, now)
+        return [
+            str(row["name"]) for row in pending if str(row["name"]) not in self.failures
+        ]
+
+    def _verdict(self, name: str, row: Row) -> str | None:
+        """This is "" for good, a reason for failed, None for not yet."""
+        state = row.get("state")
+        if row.get("ready") or state == "paused":
+            return ""
+        if state in ("failed", "backoff"):
+            return str(row.get("reason") or state)
+        restarts = row.get("restarts")
+        count = restarts if isinstance(restarts, int) else 0
+        if count > self._seen_restarts.setdefault(name, count):
+            return str(row.get("reason") or "it was restarted before it was ready")
+        if state == "stopped":
+            return ""
+        if state == "created" and self._wanted is not None and name not in self._wanted:
+            return ""
+        return None
+
+    def _give_up_on_standstill(self, pending: Sequence[Row], now: float) -> None:
+        # What is starting has a timeout of its own; a row that is not is stuck.
+        idle = [row for row in pending if row["state"] != "starting"]
+        look = [(row["name"], row["state"]) for row in idle]
+        if look != self._last or len(idle) < len(pending):
+            self._last, self._changed_at = look, now
+        elif self._changed_at is not None and now - self._changed_at > _LONGEST_QUIET:
+            for row in idle:
+                self.failures[str(row["name"])] = f"it stays {row['state']}"
+
+
+def _stopped_by_hand(
+    client: ControlClient, rows: Sequence[Row], names: Sequence[str]
+) -> list[str]:
+    found = []
+    for row in rows:
+        if row.get("state") != "stopped" or row["name"] in names:
+            continue
+        reply = client.get(f"/v1/daemons/{quote(str(row['name']))}")
+        if reply.field("stopped_by_hand"):
+            found.append(str(row["name"]))
+    return found
+
+
+def _print_json(
+    options: Options, rows: Sequence[Row], failures: Mapping[str, str]
+) -> None:
+    options.printer.data(
+        json.dumps({"daemons": list(rows), "failures": dict(failures)}, indent=2)
+    )
+
+
+def _print_failures(
+    options: Options, client: ControlClient, failures: Mapping[str, str]
+) -> None:
+    from duende.core.cli.display import failure_text
+
+    reply = client.request("POST", "/v1/logs/flush", {"names": list(failures)})
+    paths, state = reply.field("paths"), reply.field("state")
+    sources = log_sources(paths if isinstance(paths, dict) else {}, str(state))
+    for name, reason in failures.items():
+        source = sources.get(name)
+        lines = [] if source is None else read_logs([source], LAST_LINES)
+        text = failure_text(name, reason, [line for _, _, line in lines])
+        options.printer.error(escaped_lines(text))
