@@ -15,8 +15,7 @@ import sys
 # Folder of the modules that need an extra -> the import names it brings.
 EXTRAS = {
     "duende.core.cli": {"click"},
-    "duende.core.control.server": {"h11"},
-    "duende.test.plugin": set(),
+    "duende.core.control": {"h11"},
 }
 
 
