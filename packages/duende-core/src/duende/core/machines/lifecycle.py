@@ -66,7 +66,7 @@ TABLE: Final[dict[DaemonStatus, dict[Trigger, DaemonStatus | _Illegal | None]]] 
         _T.RETRY: ILLEGAL,
     },
     _S.STARTING: {
-        _T.HOLD: ILLEGAL,
+        _T.HOLD: _S.WAITING,
         _T.LAUNCH: _S.STARTING,
         _T.READY: _S.RUNNING,
         _T.PAUSE: _S.PAUSED,

@@ -44,6 +44,7 @@ class Record:
         "restarts",
         "retry",
         "run",
+        "signalled_at",
         "spawned_at",
         "spec",
         "started_at",
@@ -58,9 +59,14 @@ class Record:
     def __init__(self, spec: DaemonSpec) -> None:
         self.spec = spec
         self.id = str(new_daemon_id())
+        self.by_hand = False
+        self.completed = False
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """This forgets a life that is over, but not whose it was or who stopped it."""
         self.status = DaemonStatus.CREATED
         self.wanted = False
-        self.by_hand = False
         self.run: str | None = None
         self.pid: int | None = None
         self.readiness = self.new_readiness()
@@ -70,7 +76,6 @@ class Record:
         self.exit: ExitInfo | None = None
         self.failure: FailureReason | None = None
         self.reason: str | None = None
-        self.completed = False
         self.first_try_failed = False
         self.stopping: Stopping | None = None
         self.goal: Goal = None
@@ -81,6 +86,7 @@ class Record:
         self.next_restart_at: int | None = None
         self.spawned_at: int | None = None
         self.started_at: float | None = None
+        self.signalled_at = 0
         self.status_text = ""
         self.waits_for: str | None = None
         self.timers: dict[TimerKind, int] = {}
@@ -129,7 +135,12 @@ class Record:
             "first_try_failed": self.first_try_failed,
             "stopping": None
             if stopping is None
-            else [stopping.phase.value, stopping.main_gone, stopping.killed],
+            else [
+                stopping.phase.value,
+                stopping.deadline,
+                stopping.main_gone,
+                stopping.killed,
+            ],
             "goal": None
             if goal is None
             else [
@@ -174,8 +185,8 @@ class Record:
         record.completed = bool(blob["completed"])
         record.first_try_failed = bool(blob["first_try_failed"])
         if blob["stopping"] is not None:
-            phase, main_gone, killed = blob["stopping"]
-            record.stopping = Stopping(StopPhase(phase), None, main_gone, killed)
+            phase, deadline, main_gone, killed = blob["stopping"]
+            record.stopping = Stopping(StopPhase(phase), deadline, main_gone, killed)
         if blob["goal"] is not None:
             failure, text, permanent = blob["goal"]
             record.goal = End(failure and FailureReason(failure), text, permanent)

@@ -8,7 +8,7 @@ OTP's supervisor. All times are monotonic nanoseconds.
 from __future__ import annotations
 
 import math
-from typing import TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import attrs
 
@@ -23,6 +23,7 @@ from duende.core.types import (
 __all__ = (
     "Decision",
     "End",
+    "NANOSECONDS",
     "Finish",
     "RestartAfter",
     "RestartState",
@@ -30,7 +31,10 @@ __all__ = (
     "classify_exit",
 )
 
-NANOSECONDS = 1_000_000_000
+NANOSECONDS: Final = 1_000_000_000
+
+_LONGEST: Final = 1e9
+"""Seconds (32 years): no delay is longer, so that nanoseconds stay a small integer."""
 
 
 @final
@@ -69,13 +73,15 @@ Decision: TypeAlias = RestartAfter | Finish
 def backoff_delay(backoff: BackoffConfig, attempt: int, draw: float) -> int:
     """This is the delay before restart `attempt` (0 is the first), in nanoseconds.
 
-    `draw` is a number in [-1, 1]; it is scaled by the configured jitter.
+    `draw` is a number in [-1, 1]; it is scaled by the configured jitter. Where even
+    that would be more than 32 years, it is 32 years.
     """
     try:
         nominal = min(backoff.initial * backoff.multiplier**attempt, backoff.max)
     except OverflowError:
         nominal = backoff.max if backoff.initial else 0.0
-    return max(0, math.floor(nominal * (1.0 + backoff.jitter * draw) * NANOSECONDS))
+    seconds = min(nominal * (1.0 + backoff.jitter * draw), _LONGEST)
+    return max(0, math.floor(seconds * NANOSECONDS))
 
 
 def classify_exit(

@@ -18,6 +18,7 @@ __all__ = (
     "Ended",
     "Force",
     "MainGone",
+    "MainHeld",
     "Overdue",
     "SendSignal",
     "StopEffect",
@@ -28,6 +29,7 @@ __all__ = (
     "TreeEmpty",
     "begin_stop",
     "begin_sweep",
+    "take_over_stop",
 )
 
 STUCK_AFTER: Final = 5_000_000_000
@@ -54,6 +56,12 @@ class MainGone:
 
 @final
 @attrs.frozen
+class MainHeld:
+    """The main process was stopped by a signal, so that it can't see the one to end."""
+
+
+@final
+@attrs.frozen
 class TreeEmpty:
     """Nothing of the tree lives any more."""
 
@@ -74,7 +82,7 @@ class Force:
     now: int
 
 
-StopEvent: TypeAlias = MainGone | TreeEmpty | Overdue | Force
+StopEvent: TypeAlias = MainGone | MainHeld | TreeEmpty | Overdue | Force
 
 
 @final
@@ -106,18 +114,23 @@ _SWEEP: Final = (
     SendSignal("SIGTERM", "rest"),
     SendSignal("SIGCONT", "rest"),
 )
+_CONTINUE: Final = (SendSignal("SIGCONT", "tree"),)
 _KILL: Final = (SendSignal("SIGKILL", "tree"),)
 
 
 @final
 @attrs.frozen
 class Stopping:
-    """This is one stop under way. `deadline` is when `Overdue` is due, monotonic ns."""
+    """This is one stop under way. `deadline` is when `Overdue` is due, monotonic ns.
+
+    `continued` says that a main process which was found stopped got its SIGCONT.
+    """
 
     phase: StopPhase
     deadline: int | None
     main_gone: bool
     killed: bool = False
+    continued: bool = False
 
     def on(self, event: StopEvent) -> tuple[Stopping, tuple[StopEffect, ...]]:
         """This takes one step; an event that means nothing here changes nothing."""
@@ -134,6 +147,11 @@ class Stopping:
                     swept = attrs.evolve(self, phase=StopPhase.SWEEPING, main_gone=True)
                     return swept, _SWEEP
                 return attrs.evolve(self, main_gone=True), ()
+            case MainHeld():
+                # Once only: what stops itself again and again would keep us busy.
+                if self.phase is not StopPhase.ASKED or self.continued:
+                    return self, ()
+                return attrs.evolve(self, continued=True), _CONTINUE
             case Overdue(now=now):
                 if self.phase is StopPhase.KILLING:
                     stuck = attrs.evolve(self, phase=StopPhase.STUCK, deadline=None)
@@ -160,10 +178,38 @@ def begin_stop(
     """
     effects: tuple[StopEffect, ...] = (SendSignal(signal, "main"),)
     if frozen:
-        effects = (*effects, SendSignal("SIGCONT", "tree"))
+        effects = (*effects, *_CONTINUE)
     return Stopping(StopPhase.ASKED, now + timeout, main_gone=False), effects
 
 
 def begin_sweep(*, now: int, timeout: int) -> tuple[Stopping, tuple[StopEffect, ...]]:
     """This begins with a main process that has ended by itself and left others."""
     return Stopping(StopPhase.SWEEPING, now + timeout, main_gone=True), _SWEEP
+
+
+def take_over_stop(
+    before: Stopping | None,
+    signal: str,
+    *,
+    now: int,
+    timeout: int,
+    main_gone: bool,
+    frozen: bool,
+) -> tuple[Stopping, tuple[StopEffect, ...]]:
+    """This goes on with a stop that a control plane began which is no more.
+
+    Whether its signals were sent nobody knows, so they are sent again; but the time
+    does not begin again, and what had SIGKILL gets SIGKILL.
+    """
+    if main_gone:
+        stopping, effects = begin_sweep(now=now, timeout=timeout)
+    else:
+        stopping, effects = begin_stop(signal, now=now, timeout=timeout, frozen=frozen)
+    if before is None:
+        return stopping, effects
+    if before.killed:
+        return stopping.on(Force(now))
+    if before.deadline is not None:
+        deadline = min(before.deadline, now + timeout)
+        stopping = attrs.evolve(stopping, deadline=deadline)
+    return stopping, effects
