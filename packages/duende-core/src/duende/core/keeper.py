@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     import queue
     import signal
     import socket
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from heapq import heappop, heappush
-    from typing import Any, NoReturn
+    from typing import Any, ClassVar, NoReturn
 
     Json = dict[str, Any]
 else:
@@ -122,10 +122,10 @@ def _make_codec() -> tuple[Callable[[str], Any], Callable[[Any], str]]:
         parse_float = float
         parse_int = int
         parse_constant = staticmethod(_refuse)
-        memo: dict[str, str] = {}
+        memo: ClassVar[dict[str, str]] = {}
 
     scan: Any = _json.make_scanner(Context())  # type: ignore[arg-type]
-    render: Any = _json.make_encoder(  # type: ignore[call-arg]
+    render: Any = _json.make_encoder(
         None,
         _refuse,
         _json.encode_basestring_ascii,
@@ -286,9 +286,9 @@ def become_subreaper() -> bool:
     try:
         import _ctypes
 
-        handle = _ctypes.dlopen(None, 0)  # type: ignore[attr-defined]
-        address = _ctypes.dlsym(handle, "prctl")  # type: ignore[attr-defined]
-        call = _ctypes.call_function  # type: ignore[attr-defined]
+        low: Any = _ctypes  # without the 5 ms of ctypes itself
+        address = low.dlsym(low.dlopen(None, 0), "prctl")
+        call = low.call_function
         return bool(call(address, (PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)) == 0)
     except Exception:
         pass
@@ -542,9 +542,7 @@ class Journal:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = -1
         try:
-            fd = os.open(
-                "journal.new", flags | os.O_APPEND, 0o600, dir_fd=self._folder
-            )
+            fd = os.open("journal.new", flags | os.O_APPEND, 0o600, dir_fd=self._folder)
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
@@ -648,6 +646,10 @@ class LogFile:
         self.total_max = settings.get("total_max")
         self.settings = settings
 
+    def describe(self) -> Json:
+        """This renders `log` of a slot: where, which generation, how long."""
+        return {"path": self.path, "gen": self.gen, "size": self.size}
+
     def archive_name(self, gen: int, packed: bool) -> str:
         """This is the file of an older generation; .1 is the newest of them."""
         number = self.gen - gen + self.shifted
@@ -729,12 +731,8 @@ class LogWriter:
     def _open(self, log: LogFile) -> None:
         self._close(log)
         log.folder_fd = open_folder(log.folder, 0o700)
-        log.index_folder = open_folder(
-            f"{self._state_folder}/index/{log.name}", 0o700
-        )
-        gens = [
-            int(entry) for entry in os.listdir(log.index_folder) if entry.isdigit()
-        ]
+        log.index_folder = open_folder(f"{self._state_folder}/index/{log.name}", 0o700)
+        gens = [int(entry) for entry in os.listdir(log.index_folder) if entry.isdigit()]
         log.gen = max(gens, default=1)
         log.fd = self._open_current(log)
         log.size = os.fstat(log.fd).st_size
@@ -789,9 +787,7 @@ class LogWriter:
             log.index_fd = -1
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            log.index_fd = self._open_patiently(
-                str(log.gen), flags, log.index_folder
-            )
+            log.index_fd = self._open_patiently(str(log.gen), flags, log.index_folder)
             os.fchmod(log.index_fd, 0o600)
         except OSError as err:
             note(f"{log.name}: no time index: {err}")
@@ -1070,9 +1066,7 @@ class LogWriter:
         """This opens a file that has no name yet, so that nobody sees it half done."""
         flags = os.O_RDWR | os.O_CLOEXEC
         try:
-            return os.open(
-                ".", flags | os.O_TMPFILE, 0o600, dir_fd=log.folder_fd
-            ), None
+            return os.open(".", flags | os.O_TMPFILE, 0o600, dir_fd=log.folder_fd), None
         except OSError as err:
             if err.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
                 raise
@@ -1216,7 +1210,7 @@ class Slot:
         self.sessions.clear()
         self.noted.clear()
 
-    def describe(self, kill_scope: str, state_folder: str) -> Json:
+    def describe(self, kill_scope: str, fifo: str | None) -> Json:
         """This renders the `slot` of a snapshot."""
         log = self.log
         return {
@@ -1235,12 +1229,10 @@ class Slot:
             "spawned_at": self.spawned_at,
             "exited_at": self.exited_at,
             "kill_scope": kill_scope,
-            "log": None
-            if log is None
-            else {"path": log.path, "gen": log.gen, "size": log.size},
+            "log": None if log is None else log.describe(),
             "blob": self.blob,
             "dropped": self.dropped,
-            "fifo": None if self.feed is None else f"{state_folder}/fifo/{self.name}",
+            "fifo": fifo,
         }
 
     def persist(self) -> Json:
@@ -1285,9 +1277,7 @@ class Spawner:
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._root = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         unblockable = {signal.SIGKILL, signal.SIGSTOP}
-        self._signals = [
-            int(number) for number in signal.valid_signals() - unblockable
-        ]
+        self._signals = [int(number) for number in signal.valid_signals() - unblockable]
 
     @property
     def null(self) -> int:
@@ -1629,7 +1619,7 @@ class Tree:
         if slot.alive and slot.pid is not None:
             roots.insert(0, slot.pid)
         if self._keeper.scope_of(slot) == "session":
-            roots += [pid for pid in self.survey([slot]).get(slot.name, ())]
+            roots += self.survey([slot])[slot.name]
         found: dict[int, int] = {}
         queue_: deque[int] = deque(roots)
         while queue_:
@@ -1749,7 +1739,8 @@ class Tree:
             fresh = [
                 member
                 for member in self.members(slot)
-                if member not in done and not (scope == "rest" and self.is_main(slot, member))
+                if member not in done
+                and not (scope == "rest" and self.is_main(slot, member))
             ]
             if not fresh:
                 break
@@ -1828,10 +1819,16 @@ class Keeper:
     def _take_lock(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open("lock", flags, 0o600, dir_fd=self.state_fd)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockTaken(int(os.pread(fd, 20, 0).strip() or b"0")) from None
+        for attempt in range(20):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                # Who only asks whether a keeper lives holds it for an instant.
+                if attempt == 19:
+                    text = os.pread(fd, 20, 0).strip()
+                    raise LockTaken(int(text) if text.isdigit() else 0) from None
+                time.sleep(0.002)
         os.ftruncate(fd, 0)
         os.pwrite(fd, b"%d\n" % self.pid, 0)
         return fd
@@ -2307,7 +2304,8 @@ class Keeper:
             self._snapshot(connection)
             return {}
         if operation == "flush":
-            return self._op_flush(connection, request)
+            self._flush_output(connection, request)
+            return None
         if operation == "tree":
             return self._op_tree(request)
         if connection is not self.attached:
@@ -2348,7 +2346,7 @@ class Keeper:
             if slot.alive and not self.is_own_child(slot.pid or 0):
                 status = read_stat(slot.pid or 0)
                 slot.paused = status is not None and status.state == "T"
-            described = slot.describe(self.scope_of(slot), self.options.state)
+            described = slot.describe(self.scope_of(slot), self.fifo_path(slot))
             connection.push(encode_line({"ev": "slot", **described}))
         connection.push(
             encode_line(
@@ -2491,8 +2489,15 @@ class Keeper:
         except OSError:
             slot.ino = None
         head = {"name": slot.name, "run": slot.run, "pid": pid, "start": slot.start}
+        log = slot.log
         self.numbered(
-            {"ev": "spawned", **head, "at": slot.spawned_at},
+            {
+                "ev": "spawned",
+                **head,
+                "at": slot.spawned_at,
+                "log": None if log is None else log.describe(),
+                "fifo": self.fifo_path(slot),
+            },
             {"t": "pid", **head, "ino": slot.ino, "spawned_at": slot.spawned_at},
         )
 
@@ -2588,7 +2593,7 @@ class Keeper:
             self.answer(connection, identifier, reply)
         self._start_sync()
 
-    def _op_flush(self, connection: Connection, request: Json) -> None:
+    def _flush_output(self, connection: Connection, request: Json) -> None:
         names = request.get("names")
         for slot in list(self.slots.values()):
             if slot.feed is not None and (names is None or slot.name in names):
@@ -2643,7 +2648,9 @@ class Keeper:
         return {}
 
     def _op_exit(self, connection: Connection, request: Json) -> None:
-        if any(slot.alive or slot.opening or slot.orphans for slot in self.slots.values()):
+        if any(
+            slot.alive or slot.opening or slot.orphans for slot in self.slots.values()
+        ):
             self.tree.refresh()
             raise Refused("busy")
         self.control = None
@@ -2698,7 +2705,9 @@ class Keeper:
                 pass
         os._exit(0)
 
-    _operations: dict[str, Callable[[Keeper, Connection, Json], Json | None]] = {
+    _operations: ClassVar[
+        dict[str, Callable[[Keeper, Connection, Json], Json | None]]
+    ] = {
         "spawn": _op_spawn,
         "signal": _op_signal,
         "put": _op_put,
@@ -2732,6 +2741,11 @@ class Keeper:
                 slot.feed.owner = owner
         except OSError as err:
             raise SpawnFailed("log", err.errno or errno.EIO) from err
+
+    def fifo_path(self, slot: Slot) -> str | None:
+        """This is where a slot's FIFO can be opened by path."""
+        feed = slot.feed
+        return None if feed is None else f"{self.options.state}/fifo/{slot.name}"
 
     def _open_fifo(self, name: str) -> int:
         # Read-write, so that the end of all writers is no end of file: the FIFO
@@ -2795,9 +2809,7 @@ class Keeper:
         grid = 0.005 if pause > 0.01 else 0.001
         self.timer_count += 1
         when = (int((now + pause) / grid) + 1) * grid
-        heappush(
-            self.timers, (when, self.timer_count, self.feeds_due.append, (feed,))
-        )
+        heappush(self.timers, (when, self.timer_count, self.feeds_due.append, (feed,)))
 
     def _read_feed(self, feed: Feed, limit: int) -> int:
         """This moves up to `limit` bytes from a FIFO to the log writer."""
@@ -3059,18 +3071,14 @@ class Keeper:
         self.tree.note(slot, pid, status)
         self._watch_main(slot, fd)
         head = {"name": slot.name, "run": slot.run, "pid": pid, "start": slot.start}
-        self.numbered(
-            {"ev": "main", **head}, {"t": "main", **head, "ino": slot.ino}
-        )
+        self.numbered({"ev": "main", **head}, {"t": "main", **head, "ino": slot.ino})
 
     # -- deaths
 
     def is_own_child(self, pid: int) -> bool:
         """Whether a living pid is a child of ours (so that it can't be reused)."""
         try:
-            os.waitid(
-                os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT | os.WSTOPPED
-            )
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT | os.WSTOPPED)
         except OSError:
             return False
         return True
@@ -3130,7 +3138,7 @@ class Keeper:
         if ended or self.left_slots:
             self._after_deaths(ended)
 
-    def _after_deaths(self, ended: list[tuple[Slot, int | None]]) -> None:
+    def _after_deaths(self, ended: Sequence[tuple[Slot, int | None]]) -> None:
         for slot, _ in ended:
             slot.alive = False
             slot.killing = slot.killing and bool(slot.pid)
@@ -3285,7 +3293,9 @@ class Keeper:
             return
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
         reading = os.open("supervisor.log", flags, dir_fd=self.state_fd)
-        tail = os.pread(reading, SUPERVISOR_LOG_MAX // 4, size - SUPERVISOR_LOG_MAX // 4)
+        tail = os.pread(
+            reading, SUPERVISOR_LOG_MAX // 4, size - SUPERVISOR_LOG_MAX // 4
+        )
         os.close(reading)
         os.ftruncate(fd, 0)
         os.write(fd, tail[tail.find(b"\n") + 1 :])
@@ -3497,7 +3507,7 @@ def ignore_fork_warning() -> None:
         import _warnings
 
         entry = ("ignore", None, DeprecationWarning, None, 0)
-        _warnings.filters.insert(0, entry)  # type: ignore[attr-defined]
+        _warnings.filters.insert(0, entry)
     except (ImportError, AttributeError):
         pass
 
