@@ -104,10 +104,15 @@ def hosted_config(
     Raises:
         ConfigError: The name can't be a daemon's.
     """
+    # Also for what can't be named from outside, such as a class inside a function.
+    module = kind.__module__
+    if not all(part.isidentifier() for part in module.split(".")):
+        module = "__main__"
+    attribute = kind.__name__ if kind.__name__.isidentifier() else "Daemon"
     try:
         return DaemonConfig(
             name=name,
-            entry=f"{kind.__module__}:{kind.__qualname__}",
+            entry=f"{module}:{attribute}",
             settings=dict(settings) if isinstance(settings, Mapping) else {},
             stop=StopConfig(timeout=stop_timeout),
         )
@@ -230,6 +235,8 @@ class DaemonLife:
 
     def kill(self) -> None:
         """This cancels everything at once; `shutdown` is not called any more."""
+        if not self._killed and self._helpers is not None:
+            self._helpers.start_soon(self._report_unkillable)
         self._killed = True
         for scope in (self._shutdown_scope, self._whole):
             if scope is not None:
@@ -259,14 +266,16 @@ class DaemonLife:
             self._helpers = None
             helpers.cancel_scope.cancel()
         self.phase = "ended"
-        return Outcome(Ending.KILLED) if outcome is None else outcome
+        if outcome is None or self._killed:
+            return Outcome(Ending.KILLED)
+        return outcome
 
     async def _go_through(self, context: DaemonContext) -> Outcome:
+        if self.is_stopping:
+            return Outcome(Ending.GRACEFUL)
         self.phase = "init"
         try:
             with anyio.CancelScope() as self._init_scope:
-                if self.is_stopping:
-                    self._init_scope.cancel()
                 await _awaited(self._daemon.init(self._config), "init")
         except _FAILURES as error:
             return Outcome(Ending.ERROR, None, error)
@@ -279,8 +288,8 @@ class DaemonLife:
             return Outcome(Ending.GRACEFUL)
         if not self._daemon.manual_ready:
             context.notify_ready()
-        self._begin_reload()
         self.phase = "run"
+        self._begin_reload()
         failure: BaseException | None = None
         try:
             outcome = await self._run(context)
@@ -380,6 +389,14 @@ class DaemonLife:
             self.timeout + OVERDUE_GRACE,
             self.phase,
         )
+
+    async def _report_unkillable(self) -> None:
+        """This tells that a task goes on after it was cancelled for good."""
+        await anyio.sleep(OVERDUE_GRACE)
+        if self._context is not None:
+            self._context.logger.error(
+                "killed, but not ended: %s() ignores its cancellation", self.phase
+            )
 
     def _begin_reload(self) -> None:
         if (

@@ -144,7 +144,7 @@ class DaemonContext:
 
     def notify_ready(self) -> None:
         """This tells the supervisor that the daemon is ready; once is enough."""
-        if not self._is_ready:
+        if not self._is_ready and not self.should_shutdown:
             self._is_ready = True
             self._notify((("READY", "1"),))
 
