@@ -151,7 +151,7 @@ def test_short_readiness(text: str, kind: str) -> None:
 
 def test_text_stands_for_members() -> None:
     """In Python, the file's texts are accepted for enum members."""
-    daemon = DaemonConfig(name="x", command="a b", restart="always", ready="notify")  # type: ignore[arg-type]  # mypy takes the converter's type from its name alone
+    daemon = DaemonConfig(name="x", command="a b", restart="always", ready="notify")
     assert daemon.restart.policy is RestartPolicy.ALWAYS
     assert daemon.command == ("a", "b")
     assert daemon.readiness.kind == "notify"

@@ -51,11 +51,16 @@ def is_name(text: str) -> bool:
 
 def nearest(text: str, known: Iterable[str]) -> str:
     """This renders `; did you mean 'x'?`, or nothing when nothing is near."""
+    closest = _closest(text, known)
+    return f"; did you mean {closest!r}?" if closest else ""
+
+
+def _closest(text: str, known: Iterable[str]) -> str | None:
     # Imported here since it is needed for mistakes only.
     import difflib
 
     close = difflib.get_close_matches(text, list(known), 1, 0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return close[0] if close else None
 
 
 @final
@@ -309,9 +314,11 @@ def signal_number(value: str | int | signal.Signals) -> int:
         else:
             number = int(signal.Signals.__members__.get("SIG" + name, 0))
     if number not in _valid_signals():
-        near = nearest("SIG" + name, signal.Signals.__members__) if name else ""
-        hint = near or "; write a name such as 'SIGTERM'"
-        raise ValueError(f"{value!r} is not a signal{hint}")
+        # Without SIG, which would make all of them look alike.
+        names = [each.removeprefix("SIG") for each in signal.Signals.__members__]
+        closest = _closest(name, names)
+        hint = f"did you mean 'SIG{closest}'?" if closest else "write 'SIGTERM' or so"
+        raise ValueError(f"{value!r} is not a signal; {hint}")
     return number
 
 
