@@ -112,17 +112,31 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def lives(pid: int) -> bool:
-    """This says whether a process is there (a zombie is not)."""
-    try:
-        os.kill(pid, 0)
-        state = pathlib.Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
-    except ProcessLookupError:
-        return False
-    except FileNotFoundError:
-        # Without /proc, kill is all there is to ask.
-        return not pathlib.Path("/proc/self").exists()
-    return not state.lstrip().startswith(b"Z")
+def left_behind(folder: pathlib.Path) -> dict[int, str]:
+    """This finds processes that belong to the demo: they name its folder, or are in it.
+
+    Linux alone tells; elsewhere it finds nothing.
+    """
+    found = {}
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes()
+            known = command + (entry / "environ").read_bytes()
+            place = os.readlink(entry / "cwd")
+        except OSError:
+            continue  # it has gone, or it is somebody else's
+        pid = int(entry.name)
+        if pid != os.getpid() and str(folder).encode() in known + os.fsencode(place):
+            found[pid] = command.replace(b"\0", b" ").decode(errors="replace").strip()
+    return found
+
+
+def end_all(folder: pathlib.Path) -> None:
+    """This kills what a failed demo left, so that the machine is as it was."""
+    for pid, command in left_behind(folder).items():
+        print(f"killing what is left: {pid} {command}", file=sys.stderr)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def show(demo: Demo) -> None:
@@ -151,9 +165,8 @@ def show(demo: Demo) -> None:
     demo.duende("events", "--since", "1m")
     demo.duende("logs", "-n", "5", "worker")
 
-    pids = [int(str(row["pid"])) for row in demo.rows().values()]
     demo.duende("down")
-    left = [pid for pid in pids if lives(pid)]
+    left = left_behind(demo.folder.parent)
     if left:
         raise Failure(f"still there after `down`: {left}")
     say("All three came up, one crashed and came back, and nothing is left.")
@@ -173,9 +186,9 @@ def main() -> int:
                 demo.duende("down", "--timeout", "5s")
             return 1
         except KeyboardInterrupt:
-            with contextlib.suppress(Failure, subprocess.TimeoutExpired):
-                demo.duende("down", "--timeout", "5s")
             return 130
+        finally:
+            end_all(demo.folder.parent)
     return 0
 
 
