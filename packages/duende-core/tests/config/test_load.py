@@ -191,15 +191,19 @@ _VALUES = st.sampled_from(
 )
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This is one folder for all examples of a property."""
+    return tmp_path_factory.mktemp("any")
+
+
 @settings(max_examples=200)
 @given(st.lists(st.tuples(st.lists(_KEYS, min_size=1, max_size=4), _VALUES)))
 def test_any_toml_is_loaded_or_refused(
-    tmp_path_factory: pytest.TempPathFactory,
-    entries: list[tuple[list[str], str]],
+    folder: Path, entries: list[tuple[list[str], str]]
 ) -> None:
     """Whatever a file says, it is a configuration or a list of problems."""
     text = "\n".join(f"{'.'.join(keys)} = {value}" for keys, value in entries)
-    folder = tmp_path_factory.getbasetemp()
     try:
         tomllib.loads(text)
     except tomllib.TOMLDecodeError:

@@ -154,21 +154,34 @@ def locate_project(
 
 
 def find_file(cwd: Path) -> Path:
-    """This finds the configuration that a verb without `-f` means (see above)."""
+    """This finds the configuration that a verb without `-f` means (see above).
+
+    In parents, a file is passed over that belongs neither to us, nor to root, nor to
+    its folder's owner: in /tmp, anybody could have put it there.
+    """
     start = os.path.abspath(cwd)
     folder = start
     while True:
         toml = os.path.join(folder, "duende.toml")
         # A dangling link is found as well: better a message than the wrong project.
-        if os.path.lexists(toml):
+        if os.path.lexists(toml) and (folder == start or _is_trusted(toml)):
             return Path(toml)
         pyproject = os.path.join(folder, "pyproject.toml")
         if _TOOL_TABLE.search(_lenient_text(pyproject)):
-            return Path(pyproject)
+            if folder == start or _is_trusted(pyproject):
+                return Path(pyproject)
         parent = os.path.dirname(folder)
         if parent == folder:
             return Path(start, "duende.toml")
         folder = parent
+
+
+def _is_trusted(file: str) -> bool:
+    try:
+        owner = os.lstat(file).st_uid
+        return owner in (os.geteuid(), 0, os.lstat(os.path.dirname(file)).st_uid)
+    except OSError:
+        return False
 
 
 def project_name(file: Path) -> str:
