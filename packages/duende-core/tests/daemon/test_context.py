@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 import trio.testing
 
@@ -26,6 +27,7 @@ class Nothing(Daemon):
 
 
 def make(said: list[Any] | None = None) -> tuple[DaemonContext, SignalStreams]:
+    """This makes a context that no host stands behind."""
     daemon = Nothing()
     streams = SignalStreams()
     heard: list[Any] = [] if said is None else said

@@ -89,6 +89,7 @@ class Custom(Daemon):
 
 
 async def sleep_forever(*_: object) -> None:
+    """This is a hook that never returns."""
     await anyio.sleep_forever()
 
 

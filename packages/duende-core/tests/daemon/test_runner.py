@@ -12,12 +12,8 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from duende.core import runner
-from duende.core.errors import ConfigError, ResourceLimitError
 
 DEADLINE = 20.0
 """Seconds until a test gives a process up; a loaded machine starts Python slowly."""
@@ -55,6 +51,7 @@ class Ticker(Daemon):
 class TrioTicker(Ticker):
     backend = "trio"
 """
+
 
 pytestmark = pytest.mark.real
 
@@ -124,6 +121,7 @@ def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
 
 
 def write(supervisor: Supervisor, body: str) -> None:
+    """This writes the module `app`."""
     (supervisor.folder / "app.py").write_text(
         "import os, signal, sys, time\nimport anyio\n"
         "from duende.core import Daemon, ExitReason, main\n" + textwrap.dedent(body)
@@ -230,8 +228,7 @@ def test_an_error_is_exit_1_with_its_traceback(supervisor: Supervisor) -> None:
         ("sys.exit(3)", 3),
         ("os.kill(os.getpid(), 15); await ctx.wait_shutdown()", 0),
         (
-            "os.kill(os.getpid(), 15); await ctx.wait_shutdown(); "
-            "return ExitReason.SIGNAL",
+            "signal.raise_signal(15); await ctx.sleep(60); return ExitReason.SIGNAL",
             -15,
         ),
     ],
@@ -421,46 +418,6 @@ def test_little_is_imported(supervisor: Supervisor) -> None:
     )
     code, out, _ = supervisor.end(supervisor.start("app:work"))
     assert (code, out) == (0, "[]\n")
-
-
-def test_trio_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names the package and how to install it."""
-
-    class Own(runner.Daemon if hasattr(runner, "Daemon") else object):  # type: ignore[misc]
-        backend = "trio"
-
-    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name: None)
-    kind: Any = Own
-    with pytest.raises(ConfigError, match="pip install trio"):
-        runner._check_backend("asyncio", kind)
-    with pytest.raises(ConfigError, match="'curio'"):
-        runner._check_backend("curio", kind)
-
-
-def test_lock_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Required refuses, true warns, and lock_all is called as soon as there is one."""
-
-    class Mlock:
-        pass
-
-    library: Any = Mlock()
-    monkeypatch.setattr(runner.importlib, "import_module", lambda name: library)
-    assert runner.lock_memory("false") is None
-    assert "no lock_all" in (runner.lock_memory("true") or "")
-    with pytest.raises(ResourceLimitError, match="lock_memory is required"):
-        runner.lock_memory("required")
-    calls: list[str] = []
-    library.lock_all = lambda: calls.append("locked")
-    assert runner.lock_memory("required") is None
-    assert calls == ["locked"]
-
-    def refuse() -> None:
-        raise OSError(12, "Cannot allocate memory")
-
-    library.lock_all = refuse
-    assert "Cannot allocate memory" in (runner.lock_memory("true") or "")
-    with pytest.raises(ResourceLimitError, match="Cannot allocate memory"):
-        runner.lock_memory("required")
 
 
 def test_required_lock_refuses_to_start(supervisor: Supervisor) -> None:

@@ -77,6 +77,7 @@ class NotStructured(Base):
 
 
 def problems(raw: object, kind: type[Daemon] = WithSettings) -> list[str]:
+    """This gives the lines of the error that a table must get."""
     with pytest.raises(ConfigError) as caught:
         structure_settings(kind, raw, "daemon.x.settings")
     return str(caught.value).splitlines()
@@ -123,14 +124,13 @@ def test_all_problems_at_once() -> None:
             "names": "abc",
             "inner": {"weight": "heavy"},
             "several": [{"url": "ok"}, {"url": 5}],
-            "colour": "gren",
+            "colour": "x",
             "loud": "no",
             "ports": {"http": "80"},
         }
     )
     assert sorted(found) == [
-        "daemon.x.settings.colour: 'gren' is not one of 'red', 'green'; did you mean "
-        "'green'?",
+        "daemon.x.settings.colour: 'x' is not one of 'red', 'green'",
         "daemon.x.settings.evry: unknown key; did you mean 'every'?",
         "daemon.x.settings.inner.url: missing, and required",
         "daemon.x.settings.inner.weight: expected a whole number, not str 'heavy'",
@@ -139,6 +139,12 @@ def test_all_problems_at_once() -> None:
         "daemon.x.settings.ports.http: expected a whole number, not str '80'",
         "daemon.x.settings.several[1].url: expected a text, not int 5",
     ]
+
+
+def test_the_nearest_member_is_named() -> None:
+    """A misspelt choice gets the nearest one."""
+    (line,) = problems({"colour": "gren"})
+    assert line.endswith("did you mean 'green'?")
 
 
 @pytest.mark.parametrize("value", [True, "1", None, [1]])

@@ -72,6 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def failure(target: object) -> str:
+    """This gives the text of the error that a target must get."""
     with pytest.raises(ConfigError) as caught:
         load_target(target)
     return str(caught.value)
@@ -205,5 +206,5 @@ def test_a_class_with_arguments_is_refused() -> None:
         async def run(self, ctx: Any) -> None:
             return None
 
-    with pytest.raises(ConfigError, match="without arguments.*'port'"):
+    with pytest.raises(ConfigError, match=r"without arguments.*'port'"):
         create_daemon(Needy)

@@ -122,6 +122,7 @@ async def serving() -> AsyncIterator[Bench]:
 
 
 def keys(bench: Bench) -> list[str]:
+    """This names what was delivered, in order."""
     return [
         event.fields[0][0] if isinstance(event, Notified) else type(event).__name__
         for event in bench.events
