@@ -24,11 +24,30 @@ __all__ = ("KeeperHost", "KeeperSettings")
 class KeeperSettings(Protocol):
     """This is what the host needs to know of the project."""
 
-    base_dir: Path
-    project: str
-    log_dir: Path
-    log_total_max: int
-    environ: dict[str, str]
+    @property
+    def base_dir(self) -> Path:
+        """What relative paths are relative to."""
+        ...
+
+    @property
+    def project(self) -> str:
+        """The project's name."""
+        ...
+
+    @property
+    def log_dir(self) -> Path:
+        """Where logs are written."""
+        ...
+
+    @property
+    def log_total_max(self) -> int:
+        """What all logs together may take, in bytes."""
+        ...
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What daemons inherit from."""
+        ...
 
 
 class KeeperHost:

@@ -24,7 +24,7 @@ from duende.core._drivers.readiness import ReadinessProber
 from duende.core._drivers.supervisor import Supervisor
 from duende.core.adapters.keeper_lines import parse_slot
 from duende.core.config.launch import render_launch
-from duende.core.config.model import RestartPolicy, SupervisorConfig
+from duende.core.config.model import SupervisorConfig
 from duende.core.config.plan import DaemonSpec
 from duende.core.errors import DaemonError, InvalidState, PlatformError
 from duende.core.keeper_client import (
@@ -36,7 +36,7 @@ from duende.core.keeper_client import (
 )
 from duende.core.machines.reconcile import reconcile, start_afresh
 from duende.core.machines.record import Record
-from duende.core.types import DaemonStatus
+from duende.core.types import DaemonStatus, RestartPolicy
 
 __all__ = ("KeeperProject", "ProjectSettings")
 

@@ -93,9 +93,7 @@ def load_checked(paths: ProjectPaths) -> tuple[ProjectConfig, str]:
     config = load_project(paths.file)
     problems = unsupported(config)
     if problems:
-        raise ConfigError(
-            f"{paths.file}: not supported yet", problems=problems
-        )
+        raise ConfigError(f"{paths.file}: not supported yet", problems=problems)
     return config, hashlib.sha256(paths.file.read_bytes()).hexdigest()
 
 
@@ -103,7 +101,7 @@ def accept(
     paths: ProjectPaths, config: ProjectConfig, digest: str, names: tuple[str, ...]
 ) -> None:
     """This writes down the configuration that is in force from now on."""
-    value = config_to_json(config, paths.file, digest)
+    value = config_to_json(config, str(paths.file), digest)
     value["names"] = list(names)
     temporary = paths.accepted.with_name("accepted.json.new")
     descriptor = os.open(
@@ -281,6 +279,10 @@ class Plane:
             signal.SIGTERM, signal.SIGINT, signal.SIGHUP
         ) as signals:
             async with anyio.create_task_group() as tasks:
+                if self.display is not None:
+                    from duende.core.control.show import log_ends
+
+                    ends = log_ends(self.project)
                 # First what starts daemons, then what needs more imports.
                 await tasks.start(self.project.serve, connection, snapshot)
                 self._start()
@@ -291,7 +293,7 @@ class Plane:
                     from duende.core.control.show import show_logs, show_progress
 
                     tasks.start_soon(show_progress, self.project, self.display)
-                    tasks.start_soon(show_logs, self.project, self.display)
+                    tasks.start_soon(show_logs, self.project, self.display, ends)
                 await self.supervisor.engine.all_down.wait()
                 await self._end()
                 tasks.cancel_scope.cancel()
@@ -309,9 +311,7 @@ class Plane:
     async def _serve_control(self, tasks: anyio.abc.TaskGroup) -> None:
         from duende.core.control.server import serve_control
 
-        api = ProjectApi(
-            self.project, self.events, str(self.paths.events), os.getpid()
-        )
+        api = ProjectApi(self.project, self.events, str(self.paths.events), os.getpid())
         serve = partial(serve_control, state=str(self.paths.state))
         await tasks.start(serve, api, self.socket)
         write_record(
@@ -334,7 +334,9 @@ class Plane:
                     "config", reason="re-reading the file is not supported yet"
                 )
                 if self.display is not None:
-                    self.display.note("SIGHUP: re-reading the file is not supported yet")
+                    self.display.note(
+                        "SIGHUP: re-reading the file is not supported yet"
+                    )
                 continue
             if number == signal.SIGINT:
                 interrupts += 1
@@ -424,7 +426,9 @@ def _start_control_plane(paths: ProjectPaths, environ: Mapping[str, str]) -> int
             sys.executable,
             "-m",
             "duende.core.control.plane",
-            json.dumps([str(paths.file), paths.name, str(paths.state), str(paths.runtime)]),
+            json.dumps(
+                [str(paths.file), paths.name, str(paths.state), str(paths.runtime)]
+            ),
         ]
         reply = connection.request("control", argv=argv, env=dict(environ))
     finally:

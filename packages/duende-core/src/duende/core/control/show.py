@@ -14,14 +14,12 @@ from duende.core._drivers.supervisor import Supervisor
 from duende.core.control.api import Display
 from duende.core.control.log_files import LogFiles
 
-__all__ = ("show_logs", "show_progress")
+__all__ = ("log_ends", "show_logs", "show_progress")
 
 _LAST_LINES = 10
 
 
-async def show_progress(
-    project: KeeperProject, display: Display
-) -> None:
+async def show_progress(project: KeeperProject, display: Display) -> None:
     """This hands events to the display, names failures, and says once: all ready."""
     supervisor = project.supervisor
     told = False
@@ -54,30 +52,36 @@ def last_lines(project: KeeperProject, name: str) -> list[bytes]:
     """This is what a daemon said last."""
     index = project.settings.state / "index" / name
     files = LogFiles(name, str(project.log_path(name)), str(index))
-    return [
-        line
-        for _, line in files.last_lines(files.current(), _LAST_LINES, None)
-    ]
+    return [line for _, line in files.last_lines(files.current(), _LAST_LINES, None)]
 
 
-async def show_logs(project: KeeperProject, display: Display) -> None:
+def log_ends(project: KeeperProject) -> dict[str, GrowingFile]:
+    """This marks where each log ends now: what comes later is to be shown."""
+    return {
+        name: GrowingFile.at_end(str(project.log_path(name)))
+        for name, spec in project.specs.items()
+        if spec.config.log.capture
+    }
+
+
+async def show_logs(
+    project: KeeperProject, display: Display, files: dict[str, GrowingFile]
+) -> None:
     """This hands every new line of every daemon to the display."""
-    names = [
-        name
-        for name, record in project.supervisor.machine.records.items()
-        if record.spec.config.log.capture
-    ]
-    files = {name: GrowingFile.at_end(str(project.log_path(name))) for name in names}
     rests: dict[str, bytes] = {}
+
+    async def show(name: str) -> None:
+        content = await anyio.to_thread.run_sync(files[name].read_new)
+        *lines, rests[name] = (rests.get(name, b"") + content).split(b"\n")
+        for line in lines:
+            display.log(name, line)
+
     try:
-        async with project.log_feed.follow(names) as notes:
+        async with project.log_feed.follow(files) as notes:
+            for name in files:
+                await show(name)
             async for name in notes:
-                content = await anyio.to_thread.run_sync(files[name].read_new)
-                *lines, rests[name] = (rests.get(name, b"") + content).split(b"\n")
-                for line in lines:
-                    display.log(name, line)
+                await show(name)
     finally:
         for file in files.values():
             file.close()
-
-
