@@ -418,21 +418,31 @@ def take_over(paths: ProjectPaths, environ: Mapping[str, str]) -> None:
 
 
 def _start_control_plane(paths: ProjectPaths, environ: Mapping[str, str]) -> int | None:
-    if keeper_is_alive(paths.state) is None:
-        start_keeper(paths.state, paths.runtime, environ=environ, mode="background")
-    connection = KeeperConnection.connect(paths.state)
+    """This has the keeper, an old or a new one, start the control plane."""
     try:
-        argv = [
-            sys.executable,
-            "-m",
-            "duende.core.control.plane",
-            json.dumps(
-                [str(paths.file), paths.name, str(paths.state), str(paths.runtime)]
-            ),
-        ]
+        lock = take_charge(paths, wait=0)
+    except AlreadyRunning:
+        _await_socket(paths, environ)
+        return None
+    started = None
+    try:
+        if keeper_is_alive(paths.state) is None:
+            started = start_keeper(
+                paths.state, paths.runtime, environ=environ, mode="background"
+            )
+        connection = KeeperConnection.connect(paths.state)
+        connection.attach()
+        places = [paths.file, paths.name, paths.state, paths.runtime]
+        argument = json.dumps([str(place) for place in places])
+        argv = [sys.executable, "-m", "duende.core.control.plane", argument]
         reply = connection.request("control", argv=argv, env=dict(environ))
-    finally:
         connection.close()
+    except DaemonError:
+        if started is not None:
+            os.kill(started, signal.SIGKILL)
+        raise
+    finally:
+        os.close(lock)
     _await_socket(paths, environ)
     return reply.get("pid")
 
