@@ -529,6 +529,38 @@ strategy = "one-for-al"
         ],
         True,
     ),
+    "the rest": (
+        (
+            """
+[daemon.a]
+command = "x"
+stop.signal = true
+user = -1
+inherit_env = 5
+description = 2024-01-01
+[daemon.a.restart.backoff]
+multiplier = "2"
+jitter = 2
+"""
+            f"max = 1{'0' * 400}\n"
+        ),
+        [
+            (
+                ":4: daemon.a.stop.signal: expected a signal such as 'SIGTERM', not the "
+                "boolean true"
+            ),
+            ":5: daemon.a.user: can't be negative, as -1 is",
+            ":6: daemon.a.inherit_env: expected a list of names, true or false, not 5",
+            ":7: daemon.a.description: expected text in quotes, not 2024-01-01",
+            ":9: daemon.a.restart.backoff.multiplier: expected a number, not '2'",
+            ":10: daemon.a.restart.backoff.jitter: must be between 0 and 1, not 2.0",
+            (
+                f":11: daemon.a.restart.backoff.max: 1{'0' * 400} is more than a hundred "
+                "years; leave it out for no limit"
+            ),
+        ],
+        True,
+    ),
     "a NUL": (
         '[daemon.a]\ncommand = ["a\\u0000"]\nenv = { A = "\\u0000s3cret" }\n',
         [

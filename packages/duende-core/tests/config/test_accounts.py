@@ -70,11 +70,15 @@ def test_a_uid_without_a_name() -> None:
 
 
 @pytest.mark.usefixtures("as_root")
-@pytest.mark.parametrize("user", ["no-such-user", "99999999999999999999", "²"])
+@pytest.mark.parametrize(
+    "user", ["no-such-user", "99999999999999999999", "4294967295", "²"]
+)
 def test_unknown_users(user: str) -> None:
     """An unknown user is a config error that names it."""
-    with pytest.raises(ConfigError, match=user):
-        find_account(user, None, "daemon 'x'")
+    with pytest.raises(ConfigError, match=f"there is no user '{user}'"):
+        find_account(user, "7", "daemon 'x'")
+    with pytest.raises(ConfigError, match="there is no user"):
+        find_account("a\0", None, "daemon 'x'")
 
 
 @pytest.mark.usefixtures("as_root")
@@ -91,6 +95,14 @@ def test_a_user_may_be_itself(as_user: pwd.struct_passwd) -> None:
     assert (account.uid, account.gid, account.groups) == (None, None, None)
     assert account.variables["USER"] == "nobody"
     assert find_account(None, str(as_user.pw_gid), "x") == Account()
+
+
+def test_a_nameless_user_may_be_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So may a uid that the user database doesn't know, as in many containers."""
+    monkeypatch.setattr(os, "geteuid", lambda: 3_999_999_999)
+    account = find_account("3999999999", str(os.getegid()), "x")
+    assert (account.uid, account.groups) == (None, None)
+    assert account.variables["USER"] == "3999999999"
 
 
 @pytest.mark.usefixtures("as_user")

@@ -117,13 +117,15 @@ def test_env_files(text: str, variables: dict[str, str]) -> None:
 
 def test_wrong_lines_are_all_named() -> None:
     """All wrong lines are reported with their number, and no value is shown."""
+    text = "A=1\nsecret words\nB='secret\nC=\"secret\n=secret\nD=secret\0\n"
     with pytest.raises(ConfigError) as caught:
-        parse_env_file("A=1\nsecret words\nB='secret\nC=\"secret\n=secret\n", "f.env")
+        parse_env_file(text, "f.env")
     assert caught.value.problems == (
         "f.env:2: is no NAME=VALUE",
         "f.env:3: B: the quotes don't match",
         "f.env:4: C: the quotes don't match",
         "f.env:5: is no NAME=VALUE",
+        "f.env:6: has a NUL character in the value of D, which no program can get",
     )
 
 

@@ -18,7 +18,7 @@ from duende.core.config.model import (
     ProjectConfig,
     ResourcesConfig,
 )
-from duende.core.config.plan import plan_project
+from duende.core.config.plan import DaemonSpec, plan_project
 from duende.core.errors import ConfigError, SpawnError
 
 
@@ -124,12 +124,47 @@ def test_working_dir_must_be_a_folder(tmp_path: Path) -> None:
             _launch(tmp_path, command=["sh"], working_dir=place)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter every folder")
-def test_working_dir_must_be_enterable(tmp_path: Path) -> None:
+def test_working_dir_must_be_enterable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folder that may not be entered is a config error as well."""
-    (tmp_path / "closed").mkdir(mode=0)
+    # Root may enter every folder, so the system's answer is replaced.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ConfigError, match="may not be entered"):
-        _launch(tmp_path, command=["sh"], working_dir="closed")
+        _launch(tmp_path, command=["sh"])
+
+
+def test_programs_that_cannot_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program in a folder that may not be entered is told from one without +x."""
+    real = os.stat
+
+    def refuse(path: str) -> os.stat_result:
+        if "closed" in str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(SpawnError, match="can't be executed: Permission denied"):
+        _launch(tmp_path, command=["closed/tool"])
+
+
+def test_a_program_with_a_nul(tmp_path: Path) -> None:
+    """A NUL that Python code has slipped in is no traceback either."""
+    _program(tmp_path / "bin" / "tool")
+    daemon = DaemonConfig(name="web", command=("tool",))
+    object.__setattr__(daemon, "command", ("to\0ol",))
+    spec = DaemonSpec(name="web", base="web", instance=0, config=daemon)
+    with pytest.raises(SpawnError, match="was not found"):
+        render_launch(
+            spec,
+            base_dir=tmp_path,
+            project="p",
+            run_id="r",
+            environ={},
+            own_program="",
+        )
 
 
 def test_an_entry(tmp_path: Path) -> None:

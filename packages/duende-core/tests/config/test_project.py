@@ -180,6 +180,12 @@ def test_a_fifo_holds_nobody_up(tmp_path: Path) -> None:
     assert project_name(tmp_path / "duende.toml").endswith(
         _digest(tmp_path / "duende.toml")
     )
+    before = len(os.listdir("/proc/self/fd"))
+    (tmp_path / "folder.toml").mkdir()
+    assert project_name(tmp_path / "folder.toml").endswith(
+        _digest(tmp_path / "folder.toml")
+    )
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_by_name(tmp_path: Path) -> None:
@@ -378,6 +384,45 @@ def test_broken_records(tmp_path: Path, text: str) -> None:
     paths = _paths(tmp_path)
     paths.supervisor_record.write_text(text)
     assert read_record(paths.supervisor_record) is None
+
+
+@pytest.mark.parametrize(
+    ("keeper_pid", "lives"), [(1, True), (2**70, False), (0, False)]
+)
+def test_whose_pids_count(tmp_path: Path, keeper_pid: int, lives: bool) -> None:
+    """A process of another user lives too; what can't be a pid doesn't."""
+    paths = _paths(tmp_path)
+    write_record(paths, _record(Path("/recorded"), keeper_pid))
+    found = locate_project("duende.toml", "shop", _environ(tmp_path), tmp_path)
+    assert (found.runtime == Path("/recorded")) is lives
+
+
+def test_a_process_of_another_user_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not being allowed to signal a process shows that it is there."""
+
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    paths = _paths(tmp_path)
+    write_record(paths, _record(Path("/recorded"), 42))
+    found = locate_project("duende.toml", "shop", _environ(tmp_path), tmp_path)
+    assert found.runtime == Path("/recorded")
+
+
+def test_a_users_run_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the variable, /run/user/UID is taken when it is the user's own."""
+    folder = os.lstat("/")
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    values = list(folder)
+    values[stat.ST_UID] = 1234
+    monkeypatch.setattr(os, "lstat", lambda path: os.stat_result(values))
+    assert runtime_root({}) == Path("/run/user/1234/duende")
+    values[stat.ST_UID] = 0
+    monkeypatch.setattr(os.path, "lexists", lambda path: False)
+    assert runtime_root({}) == Path("/tmp/duende-1234")
 
 
 def test_records_come_back(tmp_path: Path) -> None:

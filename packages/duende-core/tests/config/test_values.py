@@ -96,6 +96,8 @@ REFUSED: list[tuple[Callable[..., object], dict[str, object]]] = [
     (DaemonConfig, {"name": "x", "command": ("a",), "instances": 0}),
     (DaemonConfig, {"name": "x", "command": ()}),
     (DaemonConfig, {"name": "x", "command": ("a\x00",)}),
+    (DaemonConfig, {"name": "x", "command": ("a", 5)}),
+    (DaemonConfig, {"name": "x", "command": ("a",), "working_dir": "a\0"}),
     (DaemonConfig, {"name": "x", "command": ("a" * 200000,)}),
     (DaemonConfig, {"name": "x", "command": "a | b"}),
     (DaemonConfig, {"name": "X", "command": ("a",)}),

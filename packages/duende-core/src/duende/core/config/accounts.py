@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import final
+from typing import Final, final
 
 import attrs
 
 from duende.core.errors import ConfigError
 
 __all__ = ("Account", "find_account")
+
+_NO_ID: Final = 2**32 - 1
+"""(uid_t) -1 and (gid_t) -1, which mean "leave it" to setresuid(2) and its like."""
 
 
 @final
@@ -46,15 +49,11 @@ def find_account(user: str | None, group: str | None, where: str) -> Account:
 
     try:
         entry = pwd.getpwuid(int(user)) if _is_number(user) else pwd.getpwnam(user)
-    except KeyError:
-        if not _is_number(user):
-            raise ConfigError(
-                f"{where}: there is no user {user!r}", "correct user, or create it"
-            ) from None
-        return _nameless(int(user), gid, where)
-    except (OverflowError, ValueError):
+    except (KeyError, ValueError, OverflowError):
+        if _is_number(user) and int(user) < _NO_ID:
+            return _nameless(int(user), gid, where)
         raise ConfigError(
-            f"{where}: {user!r} can't be a user", "write a name or a uid"
+            f"{where}: there is no user {user!r}", "correct user, or create it"
         ) from None
     variables = {
         "HOME": entry.pw_dir or "/",
@@ -100,8 +99,7 @@ def _refuse_others(uid: int, gid: int | None, where: str, user: str) -> None:
 def _find_group(group: str, where: str) -> int:
     if _is_number(group):
         number = int(group)
-        # (gid_t) -1 means "leave it" to setresgid(2), so it is no group.
-        if number < 2**32 - 1:
+        if number < _NO_ID:
             return number
     else:
         import grp

@@ -237,7 +237,7 @@ def _cannot_run(where: str, path: str, number: int) -> SpawnError:
     match number:
         case errno.EISDIR:
             text, hint = "is a folder, not a program", "correct command"
-        case errno.EACCES:
+        case errno.EACCES if os.path.exists(path):
             text, hint = "is not executable", f"chmod +x {path}, or correct command"
         case errno.ENOENT:
             text, hint = "does not exist", "correct command, or install it"

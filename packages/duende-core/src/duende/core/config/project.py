@@ -236,12 +236,16 @@ def _lenient_text(file: str) -> str:
     except (OSError, ValueError):
         return ""
     try:
-        with open(descriptor, encoding="utf-8", errors="replace") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return ""
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        with open(
+            descriptor, encoding="utf-8", errors="replace", closefd=False
+        ) as stream:
             return stream.read()
     except OSError:
         return ""
+    finally:
+        os.close(descriptor)
 
 
 def state_root(environ: Mapping[str, str]) -> Path:
@@ -456,8 +460,8 @@ def _process_lives(pid: int) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
-    except (PermissionError, OverflowError):
-        return True
+    except PermissionError:
+        pass
     return True

@@ -127,13 +127,16 @@ def _read_text(file: Path) -> str:
     try:
         # Not blocking, so that a FIFO in the file's place holds nobody up.
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
+        try:
+            mode = os.fstat(descriptor).st_mode
             if stat.S_ISDIR(mode):
                 raise IsADirectoryError
             if not stat.S_ISREG(mode):
                 raise _one_problem(str(file), "is no regular file")
-            data = stream.read()
+            with open(descriptor, "rb", closefd=False) as stream:
+                data = stream.read()
+        finally:
+            os.close(descriptor)
     except FileNotFoundError as err:
         raise _one_problem(
             str(file), "there is no such file; `duende init` writes one"
@@ -160,9 +163,7 @@ def _read_text(file: Path) -> str:
 def _decode_problem(file: Path, text: str, message: str) -> tuple[str, str]:
     match = _POSITION.search(message)
     reason = _POSITION.sub("", message)
-    if match is None:
-        return str(file), f"is no TOML: {reason}"
-    if match[1] is None:
+    if match is None or match[1] is None:
         last = text.rstrip().count("\n") + 1
         return f"{file}:{last}", f"is no TOML: {reason} (at the end)"
     return f"{file}:{match[1]}", f"is no TOML: {reason} (column {match[2]})"
@@ -174,8 +175,8 @@ def key_lines(text: str) -> dict[KeyPath, int]:
     scanner = _Scanner(text)
     try:
         scanner.scan()
-    except (RecursionError, IndexError):
-        # Best effort: what was found so far still helps.
+    except RecursionError:
+        # tomllib went a little deeper; what was found so far still helps.
         pass
     return scanner.lines
 
@@ -194,13 +195,10 @@ class _Scanner:
     def scan(self) -> None:
         table: KeyPath = ()
         while self._skip(_BLANK) < len(self._text):
-            before = self._position
             if self._text[self._position] == "[":
                 table = self._header()
             else:
                 self._pair(table)
-            if self._position == before:
-                return
 
     def _header(self) -> KeyPath:
         is_array = self._text.startswith("[[", self._position)
@@ -236,8 +234,7 @@ class _Scanner:
                 keys.append(match[0])
             else:
                 match = self._string()
-                if match is None:
-                    return keys
+                assert match is not None, "tomllib has found a key here"
                 keys.append(match[0][1:-1])
             self._position = match.end()
             self._skip(_INLINE_BLANK)
