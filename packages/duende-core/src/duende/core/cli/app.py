@@ -55,7 +55,7 @@ _OUTPUT = click.Option(
 _COMMON_NAMES = ("file", "project", "socket", "quiet", "verbose", "no_color", "output")
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
     name = "duration"
 
     def convert(
@@ -132,7 +132,7 @@ class _Run(_Verb):
     None, "--version", package_name="duende-core", message="duende %(version)s"
 )
 @click.pass_context
-def app(ctx: click.Context, **common: Any) -> None:
+def app(ctx: click.Context, /, **common: Any) -> None:
     """Daemons, started, watched and restarted, from one file."""
     options = ctx.obj = Options()
     for name in _COMMON_NAMES:

@@ -62,9 +62,9 @@ def _start_detached(options: Options, names: tuple[str, ...]) -> int:
     from duende.core.control.plane import start_background
 
     report = start_background(options.paths, names, environ_of(options))
-    if report.already_running and report.changed:
+    if report.changed:
         options.printer.error(
-            f"the supervisor runs already, and {options.paths.file} has changed since; "
+            f"the project runs already, and {options.paths.file} has changed since; "
             "run: duende apply"
         )
         return FAILED

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskStatus
 
 from duende.core.control.api import SupervisorApi
@@ -68,7 +69,7 @@ async def serve_control(
         PlatformError: The path is unusable.
         PermissionDenied: The folder may not be written.
     """
-    listener = bind_private(socket_path)
+    listener = await anyio.to_thread.run_sync(bind_private, socket_path)
     server = _Server(api, state, limits or Limits(), owner)
     identity = _identity(socket_path)
     try:

@@ -25,7 +25,7 @@ import anyio.to_thread
 
 from duende.core.config.units import parse_duration
 from duende.core.control.api import SupervisorApi
-from duende.core.control.eventlog import read_events
+from duende.core.control.eventlog import last_seq, read_events
 from duende.core.control.http import HttpConnection, HttpError, Limits, Request
 from duende.core.control.log_files import LogFiles
 from duende.core.control.logs import (
@@ -69,34 +69,16 @@ class Streams:
             await self._send_all(connection, _rendered(recorded))
             await connection.end_lines()
             return
+        if since is not None:
+            after = await anyio.to_thread.run_sync(
+                _last_before, path, since, limiter=self._readers
+            )
         async with self._api.subscribe_events(after) as live:
             await connection.start_lines()
-            last = after or 0
-            if after is not None or since is not None:
-                last = max(last, await self._recorded(connection, path, after, since))
-            await self._follow_events(connection, live, last)
-
-    async def _recorded(
-        self,
-        connection: HttpConnection,
-        path: str,
-        after: int | None,
-        since: str | None,
-    ) -> int:
-        last = 0
-
-        def rendered() -> Iterator[bytes]:
-            nonlocal last
-            for event in read_events(path, after, since):
-                number = event.get("seq")
-                last = number if isinstance(number, int) else last
-                yield _render(event)
-
-        await self._send_all(connection, rendered())
-        return last
+            await self._follow_events(connection, live)
 
     async def _follow_events(
-        self, connection: HttpConnection, live: AsyncIterator[Any], last: int
+        self, connection: HttpConnection, live: AsyncIterator[Any]
     ) -> None:
         buffer: deque[bytes] = deque()
         size = 0
@@ -106,8 +88,6 @@ class Streams:
         async def pump() -> None:
             nonlocal size, ended
             async for event in live:
-                if event.seq <= last:
-                    continue
                 line = _render(event.to_json())
                 if size + len(line) > self._limits.stream_buffer:
                     break
@@ -236,6 +216,15 @@ async def _each_growth(
             else:
                 arrived = anyio.Event()
                 await arrived.wait()
+
+
+def _last_before(path: str, since: str) -> int:
+    """This is the number of the last recorded event before a time."""
+    first = next(read_events(path, since=since), None)
+    if first is None:
+        return last_seq(path)
+    number = first["seq"]
+    return number - 1 if isinstance(number, int) else 0
 
 
 def _take(lines: Iterator[bytes]) -> bytes:

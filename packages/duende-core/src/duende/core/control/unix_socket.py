@@ -87,19 +87,18 @@ def bind_private(path: str, backlog: int = 1024) -> socket.socket:
     """
     folder, name = os.path.split(os.path.abspath(path))
     _check_replaceable(path)
-    # ".new" of a predecessor killed between bind and rename is overwritten here.
+    # What a predecessor of the same pid left between bind and rename is removed.
     temporary = os.path.join(folder, f".{name[:40]}.{os.getpid()}")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
         with _Reachable(temporary) as reachable:
             _unlink_quietly(temporary)
-            # The umask is the process's: nothing is awaited while it is changed.
-            previous = os.umask(0o177)
-            try:
-                listener.bind(reachable)
-            finally:
-                os.umask(previous)
+            # unix_bind (net/unix/af_unix.c) makes the file with the mode that the
+            # socket has, less the umask: so it is never wider than this.
+            os.fchmod(listener.fileno(), 0o600)
+            listener.bind(reachable)
+            os.chmod(reachable, 0o600)  # an umask may have left less than that
         try:
             listener.listen(backlog)
             os.rename(temporary, path)
