@@ -71,6 +71,8 @@ def test_everything_and_nothing(tmp_path: Path) -> None:
     everything = _build(tmp_path, inherit_env=True)
     assert {"SECRET", "PYTHONPATH"} <= everything.keys()
     assert not {"NOTIFY_SOCKET", "LISTEN_FDS", "WATCHDOG_USEC"} & everything.keys()
+    by_glob = _build(tmp_path, inherit_env=["*"])
+    assert by_glob == everything
     nothing = _build(tmp_path, inherit_env=False)
     assert nothing == {"PYTHONUNBUFFERED": "1", "DUENDE_NAME": "x"}
 
