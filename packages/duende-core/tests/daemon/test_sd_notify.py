@@ -61,9 +61,12 @@ def test_a_full_socket_does_not_block(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(path)
         notifier = Notifier(path)
-        answers = {notifier.send("STATUS=" + "x" * 1000) for _ in range(2000)}
+        for _ in range(100_000):
+            answer = notifier.send("STATUS=" + "x" * 1000)
+            if answer is not Delivery.SENT:
+                break
         notifier.close()
-    assert answers == {Delivery.SENT, Delivery.BUSY}
+    assert answer is Delivery.BUSY
 
 
 @pytest.mark.parametrize(
