@@ -235,9 +235,9 @@ class Project:
     def row(self, name: str) -> Row:
         """This is one row; `{}` while nobody answers."""
         try:
-            return self.rows()[name]
+            return self.rows().get(name, {})
         except (OSError, ValueError, http.client.HTTPException):
-            return {}
+            return {}  # a folder that isn't there yet is a ValueError of unpacking
 
     def pid(self, name: str) -> int:
         """This is a daemon's pid."""
