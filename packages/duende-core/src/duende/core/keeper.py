@@ -77,7 +77,6 @@ OUT_LIMIT = 32 * 1024 * 1024
 """A control plane that lets so much pile up is hung; it may attach again."""
 
 MAX_CONNECTIONS = 64
-KEPT_FDS = 64
 SUPERVISOR_LOG_MAX = 1024 * 1024
 CONTROL_DELAY_FIRST = 1.0
 CONTROL_DELAY_MAX = 30.0
@@ -621,6 +620,8 @@ class LogFile:
         self.name = name
         self.folder_fd = -1
         self.fd = -1
+        self.index = ""
+        self.index_failed = False
         self.index_folder = -1
         self.index_fd = -1
         self.gen = 0
@@ -684,6 +685,8 @@ class LogWriter:
         self._pack_wanted: list[tuple[LogFile, int]] = []
         self._packing: tuple[LogFile, int, int, str | None] | None = None
         self._can_pack = True
+        self._batch: list[tuple[LogFile, bytearray, int, int]] = []
+        self._folders: dict[str, int] = {}
         self.pool: list[bytearray] = []
         self.queued = 0  # written by the loop alone
         self.done = 0  # written by this thread alone
@@ -697,14 +700,21 @@ class LogWriter:
 
     def post(self, action: Callable[..., None], *arguments: Any) -> None:
         """This asks the thread to call `action(*arguments)`, in order."""
+        self.push()
         self._queue.put((action, arguments))
+
+    def push(self) -> None:
+        """This hands over what was fed, at once: waking the thread is what costs."""
+        if self._batch:
+            batch, self._batch = self._batch, []
+            self._queue.put((self._write_all, (batch,)))
 
     def feed(self, log: LogFile, data: bytearray, end: int, at: int) -> None:
         """This hands over output; `data` belongs to the writer from now on."""
         if self.queued == self.done:
             self.progress = time.monotonic()
         self.queued += end
-        self._queue.put((self._write, (log, data, end, at)))
+        self._batch.append((log, data, end, at))
 
     def run(self) -> NoReturn:
         """This is the thread's body."""
@@ -718,34 +728,63 @@ class LogWriter:
 
     # -- opening
 
-    def open(self, log: LogFile, ticket: object) -> None:
-        """This opens a log for writing and tells the loop `opened`."""
-        try:
-            self._open(log)
-        except OSError as err:
-            self._tell("opened", log, ticket, err.errno or errno.EIO, err.strerror)
-            return
-        log.ready = True
-        self._tell("opened", log, ticket, 0, "")
+    def open(self, wanted: list[tuple[LogFile, object]]) -> None:
+        """This opens logs for writing and tells the loop `opened`, once for all."""
+        results = []
+        for log, ticket in wanted:
+            number, text = 0, ""
+            try:
+                if not log.ready:
+                    self._open(log)
+                    log.ready = True
+            except OSError as err:
+                number, text = err.errno or errno.EIO, err.strerror or ""
+            results.append((log, ticket, number, text))
+        self._tell("opened", results)
 
     def _open(self, log: LogFile) -> None:
         self._close(log)
-        log.folder_fd = open_folder(log.folder, 0o700)
-        log.index_folder = open_folder(f"{self._state_folder}/index/{log.name}", 0o700)
-        gens = [int(entry) for entry in os.listdir(log.index_folder) if entry.isdigit()]
+        log.folder_fd = self._open_log_folder(log.folder)
+        log.index = f"{self._state_folder}/index/{log.name}"
+        try:
+            entries = os.listdir(log.index)
+        except FileNotFoundError:
+            entries = []  # made when there is something to put in it
+        gens = [int(entry) for entry in entries if entry.isdigit()]
         log.gen = max(gens, default=1)
+        log.size = 0
+        log.torn = False
+        try:
+            os.stat(log.base, dir_fd=log.folder_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            # Made with the first byte: a thousand silent daemons start faster.
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=log.folder_fd):
+                raise PermissionError(
+                    errno.EACCES, f"{log.folder} can't be written to"
+                ) from None
+        else:
+            self._open_file(log)
+        log.archives = self._find_archives(log)
+        self._logs[log.name] = log
+        self._total += log.size + sum(a.size for a in log.archives.values())
+        self.reconfigure(log)
+
+    def _open_file(self, log: LogFile) -> None:
         log.fd = self._open_current(log)
         log.size = os.fstat(log.fd).st_size
         log.line_start = self._find_line_start(log.fd, log.size)
-        log.torn = False
-        self._open_index(log)
-        log.archives = self._find_archives(log)
-        self._logs[log.name] = log
-        self._total = 0
-        for other in self._logs.values():
-            self._total += other.size
-            self._total += sum(a.size for a in other.archives.values())
-        self.reconfigure(log)
+
+    def _open_log_folder(self, path: str) -> int:
+        """This opens a folder of logs; all logs in it share the fd."""
+        fd = self._folders.get(path)
+        if fd is None:
+            fd = self._folders[path] = open_folder(path, 0o700)
+        elif os.fstat(fd).st_nlink == 0:
+            # It was removed. The fd stays the number that the others know.
+            fresh = open_folder(path, 0o700)
+            os.dup2(fresh, fd, inheritable=False)
+            os.close(fresh)
+        return fd
 
     def reconfigure(self, log: LogFile) -> None:
         """This applies changed settings: compression wanted, the total cap."""
@@ -782,15 +821,21 @@ class LogWriter:
         raise OSError(errno.EMFILE, "can't happen: the last attempt raises")
 
     def _open_index(self, log: LogFile) -> None:
-        if log.index_fd >= 0:
-            os.close(log.index_fd)
-            log.index_fd = -1
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        log.index_failed = True  # until it is open; tried once a generation
         try:
+            if log.index_folder < 0:
+                log.index_folder = open_folder(log.index, 0o700)
             log.index_fd = self._open_patiently(str(log.gen), flags, log.index_folder)
-            os.fchmod(log.index_fd, 0o600)
+            log.index_failed = False
         except OSError as err:
             note(f"{log.name}: no time index: {err}")
+
+    def _close_index(self, log: LogFile) -> None:
+        if log.index_fd >= 0:
+            os.close(log.index_fd)
+        log.index_fd = -1
+        log.index_failed = False
 
     @staticmethod
     def _find_line_start(fd: int, size: int) -> int:
@@ -825,10 +870,12 @@ class LogWriter:
         return found
 
     def _close(self, log: LogFile) -> None:
-        for fd in (log.fd, log.index_fd, log.folder_fd, log.index_folder):
-            if fd >= 0:
-                os.close(fd)
-        log.fd = log.index_fd = log.folder_fd = log.index_folder = -1
+        if log.fd >= 0:
+            os.close(log.fd)
+        if log.index_folder >= 0:
+            os.close(log.index_folder)
+        self._close_index(log)
+        log.fd = log.folder_fd = log.index_folder = -1
 
     def close(self, log: LogFile) -> None:
         """This closes a log whose slot is forgotten; the files stay."""
@@ -836,8 +883,13 @@ class LogWriter:
         log.ready = False
         if self._logs.get(log.name) is log:
             del self._logs[log.name]
+            self._total -= log.size + sum(a.size for a in log.archives.values())
 
     # -- writing
+
+    def _write_all(self, batch: list[tuple[LogFile, bytearray, int, int]]) -> None:
+        for log, data, end, at in batch:
+            self._write(log, data, end, at)
 
     def _write(self, log: LogFile, data: bytearray, end: int, at: int) -> None:
         try:
@@ -857,8 +909,11 @@ class LogWriter:
 
     def _append(self, log: LogFile, data: bytearray, end: int, at: int) -> None:
         if log.fd < 0:
-            self.drop(log, end, "the log is not open")
-            return
+            if log.folder_fd < 0:
+                self.drop(log, end, "the log is not open")
+                return
+            self._open_file(log)
+            self._total += log.size
         if log.torn:
             # Something before this was dropped: go on with a whole line.
             newline = data.find(b"\n", 0, end) + 1
@@ -878,7 +933,7 @@ class LogWriter:
             try:
                 if carry is not None:
                     self._rotate(log, carry, at)
-                if log.index_fd >= 0 and begin < stop:
+                if begin < stop:
                     self._index(log, at)
                 while begin < stop:
                     written = os.write(log.fd, view[begin:stop])
@@ -894,8 +949,11 @@ class LogWriter:
         if self._cap is not None and self._total > self._cap:
             self._enforce_cap()
 
-    @staticmethod
-    def _index(log: LogFile, at: int) -> None:
+    def _index(self, log: LogFile, at: int) -> None:
+        if log.index_fd < 0:
+            if log.index_failed:
+                return
+            self._open_index(log)
         record = log.size.to_bytes(8, "little") + at.to_bytes(8, "little")
         try:
             os.write(log.index_fd, record)
@@ -942,15 +1000,14 @@ class LogWriter:
         except OSError as err:
             if err.errno not in (errno.ENOENT, errno.EEXIST):
                 raise
-            # The folder was moved away, or a file was put there: start over.
-            os.close(log.folder_fd)
-            log.folder_fd = open_folder(log.folder, 0o700)
+            # The folder was removed, or a file was put there: go on with that.
+            log.folder_fd = self._open_log_folder(log.folder)
             log.fd = self._open_current(log)
         log.gen += 1
         log.shifted = False
         log.size = os.fstat(log.fd).st_size
         log.line_start = 0
-        self._open_index(log)
+        self._close_index(log)
         log.archives[log.gen - 1] = Archive(old_size, False, at)
         try:
             if carry:
@@ -998,12 +1055,12 @@ class LogWriter:
     def _remove_archive(self, log: LogFile, gen: int) -> None:
         archive = log.archives.pop(gen)
         self._total -= archive.size
-        for name, folder in (
+        for path, folder in (
             (log.archive_name(gen, archive.packed), log.folder_fd),
-            (str(gen), log.index_folder),
+            (f"{log.index}/{gen}", None),
         ):
             try:
-                os.unlink(name, dir_fd=folder)
+                os.unlink(path, dir_fd=folder)
             except OSError:
                 pass
 
@@ -1013,7 +1070,7 @@ class LogWriter:
         while cap is not None and self._total > cap:
             oldest: tuple[int, LogFile, int] | None = None
             for log in self._logs.values():
-                if log.archives:
+                if log.archives and log.folder_fd >= 0:
                     gen = min(log.archives)
                     found = (log.archives[gen].at, log, gen)
                     if oldest is None or found[0] < oldest[0]:
@@ -1796,6 +1853,7 @@ class Keeper:
         self.feeds_due: deque[Feed] = deque()
         self.feeds_waiting: list[Feed] = []
         self.discarding = False
+        self.opens: list[tuple[LogFile, object]] = []
         self.spawns: deque[tuple[Slot, Json]] = deque()
         self.left_slots: set[Slot] = set()
         self.scratch = bytearray(READ_SIZE)
@@ -1916,7 +1974,7 @@ class Keeper:
         if slot.log_settings is not None:
             try:
                 slot.log = LogFile(name, slot.log_settings)
-                self.writer.post(self.writer.open, slot.log, None)
+                self.writer.post(self.writer.open, [(slot.log, None)])
             except (Refused, KeyError, TypeError, ValueError):
                 slot.log_settings = None
         slot.pid, slot.start, slot.ino = pid, start, record.get("ino")
@@ -2142,12 +2200,15 @@ class Keeper:
                 except Exception:
                     note_exception("timer")
         self._serve_requests()
+        if self.opens:
+            self._open_logs()
         if self.feeds_due:
             self._serve_feeds()
         self._finish_turn()
 
     def _finish_turn(self) -> None:
         self.journal.flush()
+        self.writer.push()
         if self.grown:
             for name, (gen, size) in self.grown.items():
                 self.event({"ev": "log", "name": name, "gen": gen, "size": size})
@@ -2429,12 +2490,22 @@ class Keeper:
         if log is not None and not log.ready:
             log.followed = self.followed is None or name in self.followed
             slot.opening = True
-            self.writer.post(self.writer.open, log, (slot, request))
-            # A stuck disk may cost output, never a start.
-            self.later(STALL_SECONDS, self._opened, log, (slot, request), 0, "")
+            self.opens.append((log, (slot, request)))
         else:
             self.spawns.append((slot, request))
         return {}
+
+    def _open_logs(self) -> None:
+        """This has the logs opened of what is about to be started."""
+        wanted, self.opens = self.opens, []
+        self.writer.post(self.writer.open, wanted)
+        # A stuck disk may cost output, never a start.
+        results = [(log, ticket, 0, "") for log, ticket in wanted]
+        self.later(STALL_SECONDS, self._all_opened, results)
+
+    def _all_opened(self, results: list[tuple[LogFile, object, int, str]]) -> None:
+        for log, ticket, number, text in results:
+            self._opened(log, ticket, number, text)
 
     def _opened(self, log: LogFile, ticket: Any, number: int, text: str) -> None:
         if ticket is None:
@@ -2800,6 +2871,8 @@ class Keeper:
             self.feeds_due.append(feed)
             return
         wanted = elapsed * feed.capacity / (4 * total)
+        if wanted < FIRST_PAUSE:
+            feed.grow()
         pause = min(MAX_PAUSE, wanted, max(FIRST_PAUSE, 2 * feed.pause))
         feed.pause = pause
         if pause < 0.001:
@@ -2885,7 +2958,7 @@ class Keeper:
             message = self.mailbox.popleft()
             kind, arguments = message[0], message[1:]
             if kind == "opened":
-                self._opened(*arguments)
+                self._all_opened(*arguments)
             elif kind == "grown":
                 log, gen, size = arguments
                 self.grown[log.name] = (gen, size)
