@@ -539,6 +539,17 @@ def test_settings_are_checked_before_anything_runs() -> None:
         DaemonLife(Ticker(), config, settings={"evry": 1}, notify=lambda fields: None)
 
 
+async def test_settings_that_the_object_has_already() -> None:
+    """An object whose settings its program has set keeps them."""
+    ticker = Ticker()
+    ticker.settings = Settings(every=3.0)
+    async with living(Stage(ticker)) as stage:
+        stage.life.request_reload(None, stage.config)
+        await stage.wait_said("READY", 2)
+        stage.life.request_stop()
+    assert ticker.settings == Settings(every=3.0)
+
+
 def test_a_name_that_no_daemon_can_have() -> None:
     """The name is checked like the file's names are."""
     with pytest.raises(ConfigError, match="no name for a daemon"):

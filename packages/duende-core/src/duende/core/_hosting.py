@@ -173,7 +173,7 @@ class DaemonLife:
         self._daemon = daemon
         self._config = config
         self._where = f"daemon.{config.name}.settings"
-        self._settings = structure_settings(type(daemon), settings, self._where)
+        self._settings = self._structure(settings)
         self._notify = notify
         self._signals = SignalStreams() if signals is None else signals
         self._context: DaemonContext | None = None
@@ -426,7 +426,7 @@ class DaemonLife:
         before = (self._settings, self._config)
         error: BaseException | None = None
         try:
-            settings = structure_settings(type(self._daemon), raw, self._where)
+            settings = self._structure(raw)
             self._take(context, settings, config)
             await _awaited(self._daemon.reload(config), "reload")
         except _FAILURES as failure:
@@ -445,6 +445,12 @@ class DaemonLife:
             done += (("STATUS", f"reload failed: {describe(error)}"),)
         if done and not self.is_stopping:
             self._say(done)
+
+    def _structure(self, raw: object) -> Any:
+        if raw is None:
+            # What the program itself put on its object stays there.
+            raw = vars(self._daemon).get("settings")
+        return structure_settings(type(self._daemon), raw, self._where)
 
     def _take(
         self, context: DaemonContext, settings: object, config: DaemonConfig
