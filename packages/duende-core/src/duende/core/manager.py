@@ -367,7 +367,9 @@ class DaemonManager:
         supervisor = self._open().supervisor
         record = supervisor.record(name)
         if isinstance(until, DaemonStatus) and until.value not in _NAMED:
-            if not await supervisor.engine.until(lambda: record.status is until, timeout):
+            if not await supervisor.engine.until(
+                lambda: record.status is until, timeout
+            ):
                 raise TimeoutError(f"daemon {name!r} is not {until.value} in time")
             return record.status
         state = until.value if isinstance(until, DaemonStatus) else until
@@ -401,7 +403,9 @@ def _config_of(
     daemon: Daemon, restart: RestartConfig | RestartPolicy | str | None
 ) -> DaemonConfig:
     kind = type(daemon)
-    config = DaemonConfig(name=daemon.name, entry=f"{kind.__module__}:{kind.__qualname__}")
+    config = DaemonConfig(
+        name=daemon.name, entry=f"{kind.__module__}:{kind.__qualname__}"
+    )
     return _with_restart(config, restart)
 
 

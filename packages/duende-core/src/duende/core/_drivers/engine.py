@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import signal
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ import anyio.abc
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from duende.core._drivers.clock import Clock, rfc3339
+from duende.core.config.values import signal_number
 from duende.core.machines.effects import (
     AllDown,
     Arm,
@@ -186,7 +186,7 @@ class Engine:
                 self._blobs[name] = self.machine.records[name].to_blob()
                 self._host_of(name).spawn(name, run)
             case Deliver(name=name, run=run, signal=text, scope=scope):
-                number = int(signal.Signals[text])
+                number = signal_number(text)
                 self._host_of(name).signal(name, run, number, scope)
             case Arm(name=name, kind=kind, at=at):
                 self._arm(name, kind, at)

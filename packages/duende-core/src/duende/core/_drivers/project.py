@@ -111,7 +111,7 @@ class KeeperProject:
             prober=ReadinessProber(self.context_of, self._log_of, self.log_feed),
             context_of=self.context_of,
             sink=sink,
-            draw=lambda: random.uniform(-1.0, 1.0),  # noqa: S311 - jitter is no secret
+            draw=lambda: random.uniform(-1.0, 1.0),
             new_run=lambda: str(uuid.uuid4()),
             first_seq=first_seq,
         )

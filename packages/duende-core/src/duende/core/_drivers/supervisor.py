@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,6 +20,7 @@ from duende.core._drivers.engine import Engine, Host, Prober
 from duende.core._drivers.usage import UsageReader
 from duende.core.config.model import SupervisorConfig
 from duende.core.config.plan import DaemonSpec
+from duende.core.config.values import signal_number
 from duende.core.errors import DaemonError, InvalidState, NotFound
 from duende.core.machines.record import Record
 from duende.core.machines.restart import NANOSECONDS
@@ -356,7 +356,7 @@ class Supervisor:
                 return self._outcome(name, 1, "its reload command failed")
             return self._outcome(name, 124, "its reload command did not end in time")
         text = config.reload.signal or "SIGHUP"
-        number = int(signal.Signals[text])
+        number = signal_number(text)
         # Without a `reload` of its own, SIGHUP must not kill what doesn't expect it.
         if config.reload.signal is None and not catches(record.pid, number):
             return self._outcome(

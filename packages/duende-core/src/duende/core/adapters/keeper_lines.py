@@ -130,5 +130,3 @@ def parse_slot(slot: dict[str, Any]) -> SlotFacts:
 
 def _monotonic(at: list[int] | None) -> int | None:
     return None if not at else at[0]
-
-

@@ -31,6 +31,7 @@ from duende.core.adapters.keeper_lines import parse_event, render_spawn
 from duende.core.config.launch import render_launch
 from duende.core.config.model import DaemonConfig
 from duende.core.config.plan import DaemonSpec
+from duende.core.config.values import signal_number
 from duende.core.errors import (
     AlreadyRunning,
     InvalidState,
@@ -237,7 +238,9 @@ class NativeAdapter(PlatformAdapter):
         keeper = self._open()
         current = self._current.get(config.name)
         if current is not None and not self._runs[current].gone:
-            raise AlreadyRunning(f"daemon {config.name!r} runs already", "stop it first")
+            raise AlreadyRunning(
+                f"daemon {config.name!r} runs already", "stop it first"
+            )
         assert self._folder is not None, "an open adapter has a folder"
         run_id = str(uuid.uuid4())
         log_dir = self._folder / "state" / "logs"
@@ -321,9 +324,7 @@ class NativeAdapter(PlatformAdapter):
     async def kill(self, handle: DaemonHandle) -> ExitInfo:
         run = self._run(handle)
         stopping = Stopping(StopPhase.ASKED, None, main_gone=run.exit is not None)
-        return await self._climb(
-            handle, run, *stopping.on(Force(time.monotonic_ns()))
-        )
+        return await self._climb(handle, run, *stopping.on(Force(time.monotonic_ns())))
 
     async def _climb(
         self,
@@ -337,7 +338,7 @@ class NativeAdapter(PlatformAdapter):
         while True:
             for effect in effects:
                 if isinstance(effect, SendSignal):
-                    number = int(signal.Signals[effect.signal])
+                    number = signal_number(effect.signal)
                     await self._deliver(handle, number, effect.scope)
             if run.gone:
                 return run.exit or ExitInfo()
@@ -414,5 +415,3 @@ def _read_from(path: Path, offset: int) -> bytes:
             return file.read()
     except FileNotFoundError:
         return b""
-
-

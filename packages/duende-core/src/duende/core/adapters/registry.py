@@ -51,7 +51,7 @@ def select_adapter(platform: str = "auto") -> PlatformAdapter:
         raise NotSupported(
             f"platform {platform!r} can't be used: "
             f"{getattr(adapter, 'reason', 'its adapter can do nothing here')}",
-            "use platform = \"native\"",
+            'use platform = "native"',
         )
     return adapter
 

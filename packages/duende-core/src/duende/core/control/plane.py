@@ -123,7 +123,7 @@ def read_accepted(
             str(value["sha256"]),
             tuple(value.get("names", ())),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
         return None
 
 
