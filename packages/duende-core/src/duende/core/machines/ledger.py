@@ -59,9 +59,7 @@ class Ledger:
         if record.status is not before:
             self.touched.add(record.name)
             self._effects.append(
-                Publish(
-                    record.name, "state", before.value, record.status.value, reason
-                )
+                Publish(record.name, "state", before.value, record.status.value, reason)
             )
 
     def _place(self, record: Record) -> None:

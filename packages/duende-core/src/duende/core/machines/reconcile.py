@@ -156,7 +156,7 @@ def _go_on_without(
     if facts is None or facts.run != record.run:
         if record.spawned_at is not None:
             supervision.on_host(Exited(name, run, ExitInfo(), 0, now))
-        elif record.status is _S.STOPPING:
+        elif record.status is _S.STOPPING or not record.wanted:
             text = "its start was never ordered"
             supervision.on_host(SpawnFailed(name, run, "fork", None, text, False, now))
         else:

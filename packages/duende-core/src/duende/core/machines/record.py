@@ -12,7 +12,7 @@ from duende.core.config.plan import DaemonSpec
 from duende.core.machines.effects import TimerKind
 from duende.core.machines.readiness import Readiness, ReadinessPhase
 from duende.core.machines.restart import NANOSECONDS, End, RestartState
-from duende.core.machines.stopping import Stopping, StopPhase
+from duende.core.machines.stopping import StopPhase, Stopping
 from duende.core.types import DaemonStatus, ExitInfo, FailureReason, new_daemon_id
 
 __all__ = ("Goal", "Record")
@@ -38,9 +38,9 @@ class Record:
         "pid",
         "readiness",
         "reason",
+        "relaunch",
         "reloading",
         "reloads",
-        "relaunch",
         "restarts",
         "retry",
         "run",

@@ -154,9 +154,7 @@ class Supervision(Ending):
         """
         self._start_or_restart(names, now, again=True)
 
-    def _start_or_restart(
-        self, names: Iterable[str], now: int, *, again: bool
-    ) -> None:
+    def _start_or_restart(self, names: Iterable[str], now: int, *, again: bool) -> None:
         if self.closing:
             return
         named = dict.fromkeys(names)
