@@ -56,9 +56,16 @@ def signal_daemons(
 ) -> int:
     """This is `duende signal`."""
     body = {"verb": "signal", "signal": signal_text, "names": list(names), "all": all_}
-    what = f"signal {signal_text}"
-    reply = _ask(options, "POST", "/v1/commands", body, what)
-    return _report(options, reply, f"{signal_text} was sent")
+    reply = _ask(options, "POST", "/v1/commands", body, f"signal {signal_text}")
+    return _report(options, reply, f"{_signal_name(signal_text)} was sent")
+
+
+def _signal_name(text: str) -> str:
+    if text.isdigit():
+        from duende.core.types import signal_name
+
+        return signal_name(int(text))
+    return "SIG" + text.upper().removeprefix("SIG")
 
 
 def wait_for(
@@ -102,7 +109,7 @@ def shut_down(options: Options, timeout: float | None) -> int:
     if not _wait_until(lambda: not _answers(options) and not options.keeper_lives()):
         options.printer.error(
             "all daemons are stopped, but the supervisor has not ended; look at it "
-            "with: duende doctor"
+            f"with: {options.command} doctor"
         )
         return TIMED_OUT
     if not options.json:

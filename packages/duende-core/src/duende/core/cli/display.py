@@ -29,10 +29,14 @@ class TerminalDisplay:
     Args:
         printer: How to print.
         names: The daemons, for the width of their column.
+        command: How this project's `duende` is typed, for hints.
     """
 
-    def __init__(self, printer: Printer, names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, printer: Printer, names: Sequence[str] = (), command: str = "duende"
+    ) -> None:
         self._printer = printer
+        self._command = command
         self._width = max(map(len, names), default=0)
         self._prefixes: dict[str, bytes] = {}
         self._queue: deque[tuple[bool, bytes]] = deque()
@@ -53,15 +57,14 @@ class TerminalDisplay:
         """This tells state changes that a person wants to know of."""
         name = event.daemon
         if name is None:
-            if event.type == "supervisor" and event.reason:
-                self.note(event.reason)
+            # One word is a cause that the person gave: a signal, or `down`.
+            if event.type == "supervisor" and " " in (event.reason or ""):
+                self.note(str(event.reason))
             return
         if event.type == "state" and event.to is not None:
             self._states[name] = event.to
             reason = f": {event.reason}" if event.reason else ""
-            if event.to in ("failed", "backoff", "paused"):
-                self.note(f"{name} is {event.to}{reason}")
-            elif event.to in ("stopping", "stopped", "starting") and self._is_up:
+            if event.to in ("failed", "backoff", "paused") or (event.to in ("stopping", "stopped", "starting") and self._is_up):
                 self.note(f"{name} is {event.to}{reason}")
             elif event.to == "running" and not self._is_up:
                 self.note(f"{name} is running")
@@ -90,7 +93,7 @@ class TerminalDisplay:
 
     def failed(self, daemon: str, reason: str, last_lines: Sequence[bytes]) -> None:
         """This names a daemon that failed, why, and what it said last."""
-        self._error(failure_text(daemon, reason, last_lines))
+        self._error(failure_text(daemon, reason, last_lines, self._command))
 
     def note(self, text: str) -> None:
         """This tells one sentence; `-q` leaves it out."""
@@ -174,14 +177,17 @@ def _no_stream(_: bytes) -> None:
     """Nothing is written when Python was started without this stream."""
 
 
-def failure_text(daemon: str, reason: str, last_lines: Sequence[bytes]) -> str:
+def failure_text(
+    daemon: str, reason: str, last_lines: Sequence[bytes], command: str
+) -> str:
     """This words a failure: why, the last lines of output, and what to type next."""
-    lines = [f"{daemon} failed: {reason or 'for an unknown reason'}"]
+    what = "has not started" if reason.startswith("waits for") else "failed"
+    lines = [f"{daemon} {what}: {reason or 'for an unknown reason'}"]
     if last_lines:
         lines.append("  its last output:")
         lines += [
             "    " + line.rstrip(b"\n").decode("utf-8", "replace")
             for line in last_lines
         ]
-    lines.append(f"  next: duende logs {daemon}, or duende status {daemon}")
+    lines.append(f"  next: {command} logs {daemon}, or {command} status {daemon}")
     return "\n".join(lines)

@@ -111,7 +111,7 @@ class Printer:
         """This shows what is waited for, on a terminal only, in one changing line."""
         if not self.progress_is_shown:
             return
-        shown = escaped(text)[: _width() - 1]
+        shown = escaped(text)[: _width(2) - 1]
         _write(sys.stderr, "\r" + shown.ljust(self._progress_length))
         self._progress_length = len(shown)
         sys.stderr.flush()
@@ -150,9 +150,9 @@ def _is_terminal(stream: object) -> bool:
         return False
 
 
-def _width() -> int:
+def _width(descriptor: int) -> int:
     try:
-        return os.get_terminal_size(2).columns or 80
+        return os.get_terminal_size(descriptor).columns or 80
     except OSError:
         return 80
 
@@ -167,8 +167,12 @@ def render_table(
     ]
     state_column = headings.index("STATE") if "STATE" in headings else -1
     lines = ["  ".join(map(str.ljust, headings, widths)).rstrip()]
+    left = _width(1) - sum(widths[:-1]) - 2 * len(widths[:-1])
     for row in rows:
         cells = list(map(str.ljust, row, widths))
+        if printer.is_terminal and len(row[-1]) > left > 10:
+            # What does not fit would wrap and tear the table: `status` has it all.
+            cells[-1] = row[-1][: left - 1] + "…"
         if state_column >= 0 and printer.colors:
             cells[state_column] = printer.state(row[state_column], widths[state_column])
         lines.append("  ".join(cells).rstrip())

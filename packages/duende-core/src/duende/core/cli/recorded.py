@@ -14,10 +14,7 @@ __all__ = ("log_paths", "recorded_overview")
 
 
 def recorded_overview(paths: ProjectPaths) -> dict[str, object]:
-    """This is the object of `ps -o json`, as far as a living keeper knows it.
-
-    Restart counts and intents are the supervisor's: they read 0 and unknown here.
-    """
+    """This is the object of `ps -o json`, as far as a living keeper knows it."""
     snapshot, slots = _peek(paths)
     started = snapshot.get("started_at")
     return {
@@ -57,34 +54,47 @@ def _row(slot: dict[str, object]) -> dict[str, object]:
     alive = bool(slot.get("alive"))
     name = str(slot["name"])
     tail = name.rpartition("-")[2]
-    exit_ = slot.get("exit")
-    state = "running" if alive else "stopped"
-    if alive and slot.get("paused"):
-        state = "paused"
-    elif alive and slot.get("stopping"):
-        state = "stopping"
-    elif not alive and isinstance(exit_, dict) and not _is_clean(exit_):
-        state = "failed"
+    blob = slot.get("blob")
+    record: Mapping[str, object] = blob if isinstance(blob, dict) else {}
+    ready = bool(slot.get("ready")) or bool(record.get("ready"))
     return {
         "name": name,
         "instance": int(tail) if tail.isdigit() and tail != name else 0,
-        "id": None,
+        "id": record.get("id"),
         "platform": "native",
-        "state": state,
-        "ready": alive and bool(slot.get("ready")),
+        "state": _state(slot, record),
+        "ready": alive and ready,
         "healthy": None,
         "pid": slot.get("pid") if alive else None,
         "uptime": _age(slot.get("spawned_at")) if alive else None,
-        "restarts": 0,
+        "restarts": record.get("restarts", 0),
         "next_restart_in": None,
-        "exit": _exit(exit_),
-        "reason": None,
+        "exit": _exit(slot.get("exit")),
+        "reason": record.get("reason"),
         "kill_scope": slot.get("kill_scope"),
         "cpu_percent": None,
         "rss_bytes": None,
         "started_at": _wall(slot.get("spawned_at")),
         "status_text": slot.get("status_text") or "",
     }
+
+
+_WITH_PROCESS = ("starting", "running", "paused", "stopping")
+
+
+def _state(slot: Mapping[str, object], record: Mapping[str, object]) -> str:
+    """This is the state that was recorded, unless what the keeper saw says more."""
+    status = str(record.get("status", "running"))
+    if slot.get("alive"):
+        if slot.get("paused"):
+            return "paused"
+        if slot.get("stopping"):
+            return "stopping"
+        return status if status in _WITH_PROCESS else "running"
+    if status not in _WITH_PROCESS:
+        return status
+    exit_ = slot.get("exit")
+    return "failed" if isinstance(exit_, dict) and not _is_clean(exit_) else "stopped"
 
 
 def _is_clean(exit_: dict[str, object]) -> bool:

@@ -30,7 +30,9 @@ def start_up(options: Options, names: Sequence[str], *, detach: bool) -> int:
     from duende.core.cli.display import TerminalDisplay
     from duende.core.control.plane import run_foreground
 
-    display = TerminalDisplay(options.printer, _daemon_names(options))
+    display = TerminalDisplay(
+        options.printer, _daemon_names(options), options.command
+    )
     try:
         return run_foreground(options.paths, tuple(names), display, environ_of(options))
     finally:
@@ -65,7 +67,7 @@ def _start_detached(options: Options, names: tuple[str, ...]) -> int:
     if report.changed:
         options.printer.error(
             f"the project runs already, and {options.paths.file} has changed since; "
-            "run: duende apply"
+            f"run: {options.command} apply"
         )
         return FAILED
     client = options.client
@@ -78,7 +80,7 @@ def _start_detached(options: Options, names: tuple[str, ...]) -> int:
     for name in _stopped_by_hand(client, rows, names):
         options.printer.note(
             f"{name} stays stopped, as it was stopped by hand; "
-            f"start it with: duende start {name}"
+            f"start it with: {options.command} start {name}"
         )
     if options.json:
         _print_json(options, rows, failures)
@@ -87,7 +89,10 @@ def _start_detached(options: Options, names: tuple[str, ...]) -> int:
         return FAILED
     ready = sum(1 for row in rows if row.get("ready"))
     noun = "daemon is" if ready == 1 else "daemons are"
-    options.printer.note(f"{ready} {noun} ready (duende ps, duende logs, duende down)")
+    duende = options.command
+    options.printer.note(
+        f"{ready} {noun} ready (see {duende} ps, {duende} logs; end with {duende} down)"
+    )
     return DONE
 
 
@@ -95,7 +100,8 @@ def _wait_for_ready(
     options: Options, client: ControlClient, names: Sequence[str]
 ) -> tuple[list[Row], dict[str, str]]:
     """This waits until everything is ready or has failed once."""
-    waiting = _Expectation(_wanted(options, names))
+    wanted = _wanted(options, names)
+    waiting = _Expectation(wanted)
     interval = _INTERVAL
     while True:
         asked = time.monotonic()
@@ -103,6 +109,8 @@ def _wait_for_ready(
         if not reply.ok or not isinstance(reply.body, dict):
             raise error_of(reply)
         rows = rows_of(reply.body)
+        if names and wanted is not None:
+            rows = [row for row in rows if row["name"] in wanted]
         pending = waiting.judge(rows, asked)
         if not pending:
             options.printer.clear_progress()
@@ -236,5 +244,6 @@ def _print_failures(
     for name, reason in failures.items():
         source = sources.get(name)
         lines = [] if source is None else read_logs([source], LAST_LINES)
-        text = failure_text(name, reason, [line for _, _, line in lines])
+        last = [line for _, _, line in lines]
+        text = failure_text(name, reason, last, options.command)
         options.printer.error(escaped_lines(text))

@@ -112,10 +112,24 @@ class Options:
         return ControlClient(self.control_socket)
 
     @property
+    def command(self) -> str:
+        """How this project's `duende` is typed, for hints."""
+        words = ["duende"]
+        for flag, value in (
+            ("-f", self.file),
+            ("--project", self.project),
+            ("--socket", self.socket),
+        ):
+            if value:
+                import shlex
+
+                words += [flag, shlex.quote(value)]
+        return " ".join(words)
+
+    @property
     def up_command(self) -> str:
         """What to type to start this project."""
-        named = f"-f {self.file} " if self.file else ""
-        return f"duende {named}up -d"
+        return f"{self.command} up -d"
 
     def keeper_lives(self) -> bool:
         """This says whether daemons of the project may run without a supervisor."""

@@ -7,7 +7,6 @@ importing http.client alone would cost more than the whole request.
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -87,7 +86,7 @@ class ControlClient:
     def __init__(self, socket_path: str) -> None:
         self.socket_path = socket_path
 
-    def get(self, path: str, query: Mapping[str, object | None] = {}) -> Reply:  # noqa: B006  # never changed
+    def get(self, path: str, query: Mapping[str, object | None] = {}) -> Reply:  # never changed
         """This asks for something and waits for the answer."""
         return self.request("GET", path, query=query)
 
@@ -97,7 +96,7 @@ class ControlClient:
         path: str,
         body: object = None,
         *,
-        query: Mapping[str, object | None] = {},  # noqa: B006  # never changed
+        query: Mapping[str, object | None] = {},  # never changed
         timeout: float | None = 30.0,
         while_waiting: Callable[[float], None] | None = None,
     ) -> Reply:
@@ -120,7 +119,7 @@ class ControlClient:
     def stream(
         self,
         path: str,
-        query: Mapping[str, object | None] = {},  # noqa: B006  # never changed
+        query: Mapping[str, object | None] = {},  # never changed
     ) -> Iterator[dict[str, object]]:
         """This yields the JSON objects of a stream of lines until it ends.
 
@@ -298,7 +297,7 @@ class _Exchange:
             self._socket.settimeout(left)
             try:
                 received = self._socket.recv(1 << 18)
-            except (TimeoutError, socket.timeout):
+            except TimeoutError:
                 if self._while_waiting is not None:
                     self._while_waiting(time.monotonic() - self._began)
                 continue
