@@ -64,7 +64,9 @@ def server(tmp_path: Path, backend: str) -> Iterator[Served]:
         yield found
 
 
-def ask(server: Served, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+def ask(
+    server: Served, *arguments: str, **more: str
+) -> subprocess.CompletedProcess[str]:
     """This runs the command against the served fake."""
     return duende(server.api.state, "--socket", server.socket, *arguments, **more)
 
@@ -78,16 +80,27 @@ class TestReading:
         assert (0, "") == (code, err)
         lines = out.splitlines()
         assert ["NAME", "db", "web-0", "web-1"] == [line.split()[0] for line in lines]
-        assert ["db", "running", "yes", "4242", "1.5s", "0", "0.5", "3.3M"] == lines[1].split()
+        assert ["db", "running", "yes", "4242", "1.5s", "0", "0.5", "3.3M"] == lines[
+            1
+        ].split()
 
     def test_ps_json_is_the_overview(self, server: Served) -> None:
         """ps -o json prints what the supervisor says, key by key."""
-        assert server.api.overview() == json.loads(ask(server, "ps", "-o", "json").stdout)
+        assert server.api.overview() == json.loads(
+            ask(server, "ps", "-o", "json").stdout
+        )
 
     @pytest.mark.parametrize(
-        "flags", [("-o", "json", "ps"), ("ps", "--output=json"), ("ps", "-q", "-o", "json", "-v")]
+        "flags",
+        [
+            ("-o", "json", "ps"),
+            ("ps", "--output=json"),
+            ("ps", "-q", "-o", "json", "-v"),
+        ],
     )
-    def test_common_flags_before_and_after(self, server: Served, flags: Sequence[str]) -> None:
+    def test_common_flags_before_and_after(
+        self, server: Served, flags: Sequence[str]
+    ) -> None:
         """Common flags may stand on both sides of the verb."""
         assert 3 == len(json.loads(ask(server, *flags).stdout)["daemons"])
 
@@ -106,7 +119,12 @@ class TestReading:
 
     @pytest.mark.parametrize(
         ("state", "ready", "code"),
-        [("running", True, 0), ("running", False, 3), ("stopped", False, 3), ("failed", False, 3)],
+        [
+            ("running", True, 0),
+            ("running", False, 3),
+            ("stopped", False, 3),
+            ("failed", False, 3),
+        ],
     )
     def test_status_reflects_the_state(
         self, server: Served, state: str, ready: bool, code: int
@@ -129,7 +147,10 @@ class TestReading:
     def test_a_closed_pipe_is_no_error(self, server: Served) -> None:
         """`ps | head -1` says nothing on stderr."""
         for number in range(3000):
-            server.api.rows[f"d{number}"] = {**server.api.rows["db"], "name": f"d{number}"}
+            server.api.rows[f"d{number}"] = {
+                **server.api.rows["db"],
+                "name": f"d{number}",
+            }
         with subprocess.Popen(
             [sys.executable, "-m", "duende.core", "--socket", server.socket, "ps"],
             env=environment(server.api.state),
@@ -164,7 +185,9 @@ class TestReading:
 class TestActing:
     """The verbs that change something."""
 
-    @pytest.mark.parametrize("verb", ["start", "stop", "restart", "reload", "pause", "resume"])
+    @pytest.mark.parametrize(
+        "verb", ["start", "stop", "restart", "reload", "pause", "resume"]
+    )
     def test_command(self, server: Served, verb: str) -> None:
         """Each verb is passed on with names, and says what it did on stderr."""
         code, out, err = outcome(ask(server, verb, "web"))
@@ -187,9 +210,9 @@ class TestActing:
     def test_json(self, server: Served) -> None:
         """-o json lists the outcomes."""
         out = ask(server, "start", "db", "-o", "json").stdout
-        assert [{"name": "db", "ok": True, "state": "running", "message": "", "code": 0}] == (
-            json.loads(out)["outcomes"]
-        )
+        assert [
+            {"name": "db", "ok": True, "state": "running", "message": "", "code": 0}
+        ] == (json.loads(out)["outcomes"])
 
     def test_nobody(self, server: Served) -> None:
         """An unknown name is 4, and nothing is done to the others."""
@@ -197,7 +220,8 @@ class TestActing:
         assert [] == [call for call in server.api.calls if call[0] == "stop"]
 
     @pytest.mark.parametrize(
-        "line", [("start",), ("start", "--all", "db"), ("signal", "TERM"), ("wait", "db")]
+        "line",
+        [("start",), ("start", "--all", "db"), ("signal", "TERM"), ("wait", "db")],
     )
     def test_usage(self, server: Served, line: Sequence[str]) -> None:
         """Without a name, or with too much, the exit code is 2."""
@@ -211,7 +235,10 @@ class TestActing:
 
     def test_wait(self, server: Served) -> None:
         """wait passes state and timeout on."""
-        assert 0 == ask(server, "wait", "--for", "ready", "--timeout", "9s", "db").returncode
+        assert (
+            0
+            == ask(server, "wait", "--for", "ready", "--timeout", "9s", "db").returncode
+        )
         verb, names, state, timeout = server.api.calls[-1]
         assert ("wait", ("db",), "ready") == (verb, names, state)
         assert 8 < timeout <= 9
@@ -220,8 +247,17 @@ class TestActing:
         """Ctrl-C ends a wait quietly, with 130."""
         server.api.hang = True
         with subprocess.Popen(
-            [sys.executable, "-m", "duende.core", "--socket", server.socket]
-            + ["wait", "--for", "ready", "db"],
+            [
+                sys.executable,
+                "-m",
+                "duende.core",
+                "--socket",
+                server.socket,
+                "wait",
+                "--for",
+                "ready",
+                "db",
+            ],
             env=environment(server.api.state),
             stderr=subprocess.PIPE,
         ) as process:
@@ -240,7 +276,9 @@ class TestLogsAndEvents:
         LogOnDisk(tmp_path, "db").write(b"one\nthree\n", 1)
         web = LogOnDisk(tmp_path, "web-0")
         web.write(b"tw\xff", 2)
-        assert "db    | one\ndb    | three\n" == ask(server, "logs", "db", "web-1").stdout
+        assert (
+            "db    | one\ndb    | three\n" == ask(server, "logs", "db", "web-1").stdout
+        )
         done = subprocess.run(
             [sys.executable, "-m", "duende.core", "--socket", server.socket, "logs"],
             env=environment(tmp_path),
@@ -272,8 +310,16 @@ class TestLogsAndEvents:
         log = LogOnDisk(tmp_path, "db")
         log.write(b"old\n", 1)
         with subprocess.Popen(
-            [sys.executable, "-m", "duende.core", "--socket", server.socket]
-            + ["logs", "-f", "db"],
+            [
+                sys.executable,
+                "-m",
+                "duende.core",
+                "--socket",
+                server.socket,
+                "logs",
+                "-f",
+                "db",
+            ],
             env=environment(tmp_path),
             stdout=subprocess.PIPE,
             text=True,
@@ -300,8 +346,16 @@ class TestLogsAndEvents:
         main, side = pty.openpty()
         try:
             subprocess.run(
-                [sys.executable, "-m", "duende.core", "--socket", server.socket]
-                + ["--no-color", "logs", "db"],
+                [
+                    sys.executable,
+                    "-m",
+                    "duende.core",
+                    "--socket",
+                    server.socket,
+                    "--no-color",
+                    "logs",
+                    "db",
+                ],
                 env=environment(tmp_path),
                 stdout=side,
                 check=True,
@@ -368,7 +422,9 @@ class TestWithoutASupervisor:
 
     def test_ls_of_nothing(self, tmp_path: Path) -> None:
         """ls without projects is empty, not an error."""
-        assert {"projects": []} == json.loads(duende(tmp_path, "ls", "-o", "json").stdout)
+        assert {"projects": []} == json.loads(
+            duende(tmp_path, "ls", "-o", "json").stdout
+        )
 
 
 class TestUsage:
@@ -411,14 +467,22 @@ class TestUsage:
     def test_completion(self, tmp_path: Path, shell: str) -> None:
         """A script names every verb."""
         out = duende(tmp_path, "completion", shell).stdout
-        for verb in ("init", "restart", "completion", "--timeout" if shell != "fish" else "timeout"):
+        for verb in (
+            "init",
+            "restart",
+            "completion",
+            "--timeout" if shell != "fish" else "timeout",
+        ):
             assert verb in out
 
     def test_bash_completes(self, tmp_path: Path) -> None:
         """The bash script works in bash."""
         script = tmp_path / "c.bash"
         script.write_text(duende(tmp_path, "completion", "bash").stdout)
-        line = f"source {script}; COMP_WORDS=(duende res); COMP_CWORD=1; _duende; echo ${{COMPREPLY[@]}}"
+        line = (
+            f"source {script}; COMP_WORDS=(duende res); COMP_CWORD=1; _duende;"
+            " echo ${COMPREPLY[@]}"
+        )
         done = subprocess.run(
             ["bash", "-c", line], capture_output=True, text=True, check=True, timeout=60
         )
@@ -439,7 +503,11 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("name", "text", "expected"),
         [
-            ("Procfile", "web: python -m http.server $PORT\nclock: sleep 5\n", "[daemon.clock]"),
+            (
+                "Procfile",
+                "web: python -m http.server $PORT\nclock: sleep 5\n",
+                "[daemon.clock]",
+            ),
             ("app.py", "app = make()\n", "uvicorn app:app"),
             ("app.py", "class MyThing(Daemon):\n    pass\n", 'entry = "app:MyThing"'),
         ],
@@ -492,7 +560,13 @@ class TestFiles:
         """doctor looks at the machine, also where nothing runs."""
         report = json.loads(duende(tmp_path, "doctor", "-o", "json").stdout)
         names = [check["name"] for check in report["checks"]]
-        for name in ("python", "pidfd", "child subreaper", "open files", "state folder"):
+        for name in (
+            "python",
+            "pidfd",
+            "child subreaper",
+            "open files",
+            "state folder",
+        ):
             assert name in names
 
     @pytest.mark.parametrize(

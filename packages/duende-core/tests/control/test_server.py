@@ -110,7 +110,9 @@ def test_errors_have_a_status_and_a_text(
 def test_method_not_allowed_names_the_right_one(server: Served) -> None:
     """405 comes with an Allow header (RFC 9110, section 15.5.6)."""
     received = raw(
-        server.socket, b"DELETE /v1/daemons HTTP/1.1\r\nHost: a\r\n\r\n", half_close=True
+        server.socket,
+        b"DELETE /v1/daemons HTTP/1.1\r\nHost: a\r\n\r\n",
+        half_close=True,
     )
     assert b" 405 " in received.split(b"\r\n")[0]
     assert b"allow: GET" in received or b"Allow: GET" in received
@@ -234,7 +236,8 @@ class TestBounds:
         assert b" 431 " in raw(server.socket, content).split(b"\r\n")[0]
 
     @pytest.mark.parametrize(
-        "framing", [b"Content-Length: 2000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n7d0\r\n"]
+        "framing",
+        [b"Content-Length: 2000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n7d0\r\n"],
     )
     def test_large_body(self, server: Served, framing: bytes) -> None:
         """A body above the limit is refused with 413, however it is framed."""
@@ -249,7 +252,9 @@ class TestBounds:
         """A connection on which nothing comes is closed without a word."""
         assert b"" == raw(server.socket, b"")
 
-    @pytest.mark.parametrize("content", [b"\x16\x03\x01\x02\x00\n\n", b"GET / SPDY/3\r\n\r\n"])
+    @pytest.mark.parametrize(
+        "content", [b"\x16\x03\x01\x02\x00\n\n", b"GET / SPDY/3\r\n\r\n"]
+    )
     def test_no_http(self, server: Served, content: bytes) -> None:
         """What is no HTTP gets 400."""
         assert b" 400 " in raw(server.socket, content).split(b"\r\n")[0]
@@ -258,7 +263,8 @@ class TestBounds:
         """Nesting that exhausts the parser is a 400, and harms nobody."""
         body = b"[" * 990
         content = (
-            b"POST /v1/commands HTTP/1.1\r\nHost: a\r\nContent-Length: 990\r\n\r\n" + body
+            b"POST /v1/commands HTTP/1.1\r\nHost: a\r\nContent-Length: 990\r\n\r\n"
+            + body
         )
         assert b" 400 " in raw(server.socket, content, half_close=True)
 
@@ -290,7 +296,9 @@ class TestBounds:
         """Clients beyond the limit wait for their turn, and all are served."""
         client = ControlClient(server.socket)
         with ThreadPoolExecutor(30) as pool:
-            replies = list(pool.map(lambda _: client.get("/v1/version").status, range(90)))
+            replies = list(
+                pool.map(lambda _: client.get("/v1/version").status, range(90))
+            )
         assert [200] * 90 == replies
 
     def test_silent_clients_do_not_lock_others_out(self, server: Served) -> None:
@@ -353,7 +361,9 @@ def test_a_lagging_reader_is_told(tmp_path: Path, anyio_backend: str) -> None:
 class TestStreams:
     """Answers of JSON lines."""
 
-    def test_recorded_events(self, server: Served, client: ControlClient, tmp_path: Path) -> None:
+    def test_recorded_events(
+        self, server: Served, client: ControlClient, tmp_path: Path
+    ) -> None:
         """GET /v1/events gives what was recorded, and ends."""
         events_file(tmp_path, event(1), event(2), event(3))
         assert [2, 3] == [e["seq"] for e in client.stream("/v1/events", {"since": 1})]
@@ -372,7 +382,9 @@ class TestStreams:
         assert ("subscribe", 4) in server.api.calls
         stream.close()  # type: ignore[attr-defined]  # a generator
 
-    def test_a_follower_that_leaves_is_forgotten(self, server: Served, client: ControlClient) -> None:
+    def test_a_follower_that_leaves_is_forgotten(
+        self, server: Served, client: ControlClient
+    ) -> None:
         """An idle stream ends as soon as its client is gone."""
         stream = client.stream("/v1/logs/growth")
         assert {"grown": []} == next(stream)
@@ -380,7 +392,9 @@ class TestStreams:
         stream.close()  # type: ignore[attr-defined]  # a generator
         until(lambda: not server.api.followers)
 
-    def test_logs_are_merged(self, server: Served, client: ControlClient, tmp_path: Path) -> None:
+    def test_logs_are_merged(
+        self, server: Served, client: ControlClient, tmp_path: Path
+    ) -> None:
         """GET /v1/logs gives the lines of several daemons by time."""
         LogOnDisk(tmp_path, "db").write(b"one\nthree\n", 1_000_000_000)
         LogOnDisk(tmp_path, "web-0").write(b"tw\xffo\n", 2_000_000_000)
@@ -389,7 +403,9 @@ class TestStreams:
         assert "1970-01-01T00:00:01.000000Z" == lines[0]["at"]
         assert ("flush", ("db", "web-0", "web-1")) in server.api.calls
 
-    def test_logs_are_followed(self, server: Served, client: ControlClient, tmp_path: Path) -> None:
+    def test_logs_are_followed(
+        self, server: Served, client: ControlClient, tmp_path: Path
+    ) -> None:
         """follow=1 sends what is written later, once it is a whole line."""
         log = LogOnDisk(tmp_path, "db")
         log.write(b"old\nhalf", 1)
@@ -401,7 +417,9 @@ class TestStreams:
         assert "half done" == next(stream)["line"]
         stream.close()  # type: ignore[attr-defined]  # a generator
 
-    def test_flush_says_where_the_logs_are(self, client: ControlClient, tmp_path: Path) -> None:
+    def test_flush_says_where_the_logs_are(
+        self, client: ControlClient, tmp_path: Path
+    ) -> None:
         """POST /v1/logs/flush names the files, and the folder of their indexes."""
         reply = client.request("POST", "/v1/logs/flush", {"names": ["db"]})
         assert {"db": str(tmp_path / "logs" / "db.log")} == reply.field("paths")
@@ -423,7 +441,9 @@ class TestTheSocket:
         assert 0o600 == stat.S_IMODE(found.st_mode)
         assert [] == os.listdir(tmp_path)
 
-    def test_a_stale_socket_is_replaced(self, tmp_path: Path, anyio_backend: str) -> None:
+    def test_a_stale_socket_is_replaced(
+        self, tmp_path: Path, anyio_backend: str
+    ) -> None:
         """A socket that nobody listens on is no obstacle."""
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(tmp_path / "duende.sock"))

@@ -122,8 +122,10 @@ def _as_text(
     origin = "" if stated else " (the longest chain of stops)"
     lines = [
         f"{escaped(str(options.paths.file))}: valid",
-        f"project {options.paths.name}, {len(plan.specs)} daemons, "
-        f"shutdown timeout {format_duration(shutdown_timeout)}{origin}",
+        (
+            f"project {options.paths.name}, {len(plan.specs)} daemons, "
+            f"shutdown timeout {format_duration(shutdown_timeout)}{origin}"
+        ),
     ]
     for number, wave in enumerate(start_waves(plan), start=1):
         for name in wave:
@@ -155,14 +157,19 @@ def _daemon_text(
         ("restart", _restart_text(config)),
         (
             "stop",
-            f"{config.stop.signal}, SIGKILL after "
-            f"{format_duration(config.stop.timeout)}",
+            f"{config.stop.signal}, SIGKILL after {_text(config.stop.timeout)}",
         ),
     ]
     return [
         f"{step}. {spec.name}{off}",
         *(f"   {label.ljust(9)}  {escaped(text)}" for label, text in facts),
     ]
+
+
+def _text(seconds: float) -> str:
+    from duende.core.config.units import format_duration
+
+    return format_duration(seconds)
 
 
 def _restart_text(config: DaemonConfig) -> str:

@@ -20,6 +20,10 @@ __all__ = ("TerminalDisplay",)
 
 _MOST_QUEUED = 4 * 1024 * 1024
 _FLUSH_TIME = 1.0
+_TOLD_AT_FIRST = frozenset({"running", "backoff", "failed", "paused"})
+_TOLD_WHEN_UP = frozenset(
+    {"starting", "running", "backoff", "failed", "paused", "stopping", "stopped"}
+)
 
 
 @final
@@ -45,8 +49,6 @@ class TerminalDisplay:
         self._changed = threading.Condition()
         self._closed = False
         self._broken = False
-        self._states: dict[str, str] = {}
-        self._ready: set[str] = set()
         self._is_up = False
         self._thread = threading.Thread(
             target=self._write_all, name="duende-display", daemon=True
@@ -62,12 +64,10 @@ class TerminalDisplay:
                 self.note(str(event.reason))
             return
         if event.type == "state" and event.to is not None:
-            self._states[name] = event.to
-            reason = f": {event.reason}" if event.reason else ""
-            if event.to in ("failed", "backoff", "paused") or (event.to in ("stopping", "stopped", "starting") and self._is_up):
+            told = _TOLD_WHEN_UP if self._is_up else _TOLD_AT_FIRST
+            if event.to in told:
+                reason = f": {event.reason}" if event.reason else ""
                 self.note(f"{name} is {event.to}{reason}")
-            elif event.to == "running" and not self._is_up:
-                self.note(f"{name} is running")
         elif event.type in ("limit", "config", "log_dropped"):
             self.note(f"{name}: {event.type.replace('_', ' ')} {event.reason or ''}")
 

@@ -117,8 +117,7 @@ def _pidfd_info() -> Finding:
         return (
             name,
             "warning",
-            "not in this kernel: after a kill of the keeper, exits of what it had "
-            "started read 'unknown'",
+            "not in this kernel: after a kill of the keeper, exits read 'unknown'",
         )
     finally:
         os.close(fd)

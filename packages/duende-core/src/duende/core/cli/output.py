@@ -200,9 +200,7 @@ def size_text(size: int | None) -> str:
         return "-"
     if size < 1024:
         return f"{size}B"
-    amount = float(size)
-    for unit in ("K", "M", "G", "T"):
-        amount /= 1024
-        if amount < 1024:
-            break
+    power = min((size.bit_length() - 1) // 10, 4)
+    amount = size / 1024**power
+    unit = "BKMGT"[power]
     return f"{amount:.1f}{unit}" if amount < 10 else f"{amount:.0f}{unit}"

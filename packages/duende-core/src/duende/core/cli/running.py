@@ -161,7 +161,7 @@ def _end_leftovers(signals: set[signal.Signals]) -> None:
 
 def _children() -> list[int]:
     try:
-        with open("/proc/self/task/%d/children" % os.getpid(), "rb") as file:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
             return [int(pid) for pid in file.read().split()]
     except OSError:
         return []  # no such file without CONFIG_PROC_CHILDREN: nothing is known

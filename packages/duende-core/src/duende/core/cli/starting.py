@@ -30,9 +30,7 @@ def start_up(options: Options, names: Sequence[str], *, detach: bool) -> int:
     from duende.core.cli.display import TerminalDisplay
     from duende.core.control.plane import run_foreground
 
-    display = TerminalDisplay(
-        options.printer, _daemon_names(options), options.command
-    )
+    display = TerminalDisplay(options.printer, _daemon_names(options), options.command)
     try:
         return run_foreground(options.paths, tuple(names), display, environ_of(options))
     finally:

@@ -86,7 +86,9 @@ class ControlClient:
     def __init__(self, socket_path: str) -> None:
         self.socket_path = socket_path
 
-    def get(self, path: str, query: Mapping[str, object | None] = {}) -> Reply:  # never changed
+    def get(
+        self, path: str, query: Mapping[str, object | None] = {}
+    ) -> Reply:  # never changed
         """This asks for something and waits for the answer."""
         return self.request("GET", path, query=query)
 

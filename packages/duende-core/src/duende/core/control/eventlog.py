@@ -110,11 +110,10 @@ def read_events(
     """
     for candidate in (path + ".1", path):
         try:
-            file = open(candidate, "rb")
-        except OSError:
+            with open(candidate, "rb") as file:
+                yield from _select(file, after, since)
+        except FileNotFoundError:
             continue
-        with file:
-            yield from _select(file, after, since)
 
 
 def _select(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
@@ -132,15 +133,14 @@ class LogFiles:
             return _open_regular(path)
         except FileNotFoundError:
             pass
-        if age == 0:
-            return None
-        try:
-            raw = _open_regular(path + ".gz")
-        except FileNotFoundError:
+        if age == 0 or not os.path.isfile(path + ".gz"):
             return None
         import gzip
 
-        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]  # a readable, seekable binary file in all but its declared type
+        try:
+            return gzip.GzipFile(path + ".gz", "rb")  # type: ignore[return-value]  # a readable, seekable binary file in all but its declared type
+        except FileNotFoundError:
+            return None
 
     def times(self, generation: int, file: BinaryIO) -> WriteIndex:
         """This reads the write index of a generation that is open as `file`."""
@@ -208,10 +208,13 @@ class LogFiles:
             return offset - 1 + len(file.readline())
 
 
-def _open_regular(path: str) -> BinaryIO:
-    # O_NONBLOCK: a FIFO somebody put there must not hang us; O_NOFOLLOW isn't
-    # used, because log_dir belongs to the user.
-    return open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+def _open_regular(path: str) -> BinaryIO | None:
+    """This opens a file; what is none (a FIFO, a device) is never waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return open(descriptor, "rb")
 
 
 def _forward(
