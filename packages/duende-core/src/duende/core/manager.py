@@ -27,7 +27,13 @@ from duende.core._drivers.clock import LoopClock
 from duende.core._drivers.engine import Host
 from duende.core._drivers.project import KeeperProject, ProjectSettings
 from duende.core._drivers.task_host import TaskHost
-from duende.core.config.model import DaemonConfig, RestartConfig, SupervisorConfig
+from duende.core._hosting import hosted_config
+from duende.core.config.model import (
+    DaemonConfig,
+    RestartConfig,
+    StopConfig,
+    SupervisorConfig,
+)
 from duende.core.config.plan import DaemonSpec
 from duende.core.daemon import Daemon
 from duende.core.errors import (
@@ -122,7 +128,7 @@ class DaemonManager:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> bool | None:
+    ) -> bool:
         tasks = self._tasks
         assert tasks is not None, "the context was entered"
         try:
@@ -131,7 +137,12 @@ class DaemonManager:
         finally:
             self._tasks = None
             tasks.cancel_scope.cancel()
-            swallowed = await tasks.__aexit__(kind, error, trace)
+            # An error of the caller's own goes out as it is, not inside a group.
+            if isinstance(error, Exception):
+                await tasks.__aexit__(None, None, None)
+                swallowed = False
+            else:
+                swallowed = bool(await tasks.__aexit__(kind, error, trace))
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
         return swallowed
@@ -402,11 +413,8 @@ def _raise(outcome: Outcome) -> None:
 def _config_of(
     daemon: Daemon, restart: RestartConfig | RestartPolicy | str | None
 ) -> DaemonConfig:
-    kind = type(daemon)
-    config = DaemonConfig(
-        name=daemon.name, entry=f"{kind.__module__}:{kind.__qualname__}"
-    )
-    return _with_restart(config, restart)
+    timeout = StopConfig().timeout
+    return _with_restart(hosted_config(type(daemon), daemon.name, {}, timeout), restart)
 
 
 def _with_restart(

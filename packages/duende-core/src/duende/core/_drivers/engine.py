@@ -20,6 +20,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from duende.core._drivers.clock import Clock, rfc3339
 from duende.core.config.values import signal_number
+from duende.core.errors import NotSupported
 from duende.core.machines.effects import (
     AllDown,
     Arm,
@@ -187,7 +188,7 @@ class Engine:
                 self._host_of(name).spawn(name, run)
             case Deliver(name=name, run=run, signal=text, scope=scope):
                 number = signal_number(text)
-                self._host_of(name).signal(name, run, number, scope)
+                self._signal(name, run, number, scope)
             case Arm(name=name, kind=kind, at=at):
                 self._arm(name, kind, at)
             case Disarm(name=name, kind=kind):
@@ -202,6 +203,13 @@ class Engine:
                 self.all_down.set()
             case _:
                 assert_never(effect)
+
+    def _signal(self, name: str, run: str, number: int, scope: str) -> None:
+        try:
+            self._host_of(name).signal(name, run, number, scope)
+        except NotSupported as error:
+            # The stop ladder goes on to SIGKILL, which every host can carry out.
+            self._publish(Publish(name, "signal", reason=str(error)))
 
     def _write_events(self) -> None:
         if self._unwritten:

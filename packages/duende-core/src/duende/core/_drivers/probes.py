@@ -133,17 +133,19 @@ async def check_exec(
     `user` and `group` are ids to run it as, when they are not this process's own.
     """
     try:
-        process = await anyio.open_process(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=cwd,
-            env=env,
-            start_new_session=True,
-            user=user if user not in (None, os.geteuid()) else None,
-            group=group if group not in (None, os.getegid()) else None,
-        )
+        # A cancellation in the middle of a start would lose the child.
+        with anyio.CancelScope(shield=True):
+            process = await anyio.open_process(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=cwd,
+                env=env,
+                start_new_session=True,
+                user=user if user not in (None, os.geteuid()) else None,
+                group=group if group not in (None, os.getegid()) else None,
+            )
     except OSError:
         return False
     try:

@@ -33,7 +33,9 @@ class ProjectApi:
         pid: The process id of this control plane.
     """
 
-    def __init__(self, project: KeeperProject, log: EventLog, path: str, pid: int) -> None:
+    def __init__(
+        self, project: KeeperProject, log: EventLog, path: str, pid: int
+    ) -> None:
         self._project = project
         self._supervisor = project.supervisor
         self._log = log
