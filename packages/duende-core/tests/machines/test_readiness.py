@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -50,7 +52,7 @@ def test_every_pair_is_written() -> None:
     """Each phase has a cell for each kind of event."""
     assert {cell[0] for cell in CELLS} == set(ReadinessPhase)
     kinds = {type(event) for event in EVENTS.values()}
-    assert kinds == set(ReadinessEvent.__args__)  # type: ignore[attr-defined]  # a union alias has __args__
+    assert kinds == set(get_args(ReadinessEvent))
 
 
 @pytest.mark.parametrize(("phase", "event", "cell"), CELLS)

@@ -280,7 +280,7 @@ def test_a_late_word_of_an_old_pause_changes_nothing() -> None:
     machine.on_host(MainStopped("web", run, 15))
     assert S.RUNNING is machine.records["web"].status
     machine.on_host(MainStopped("web", run, 25))
-    assert S.PAUSED is machine.records["web"].status
+    assert {"web": S.PAUSED} == statuses(machine)
     machine.pause("web", 30)
     machine.on_host(MainContinued("web", run, 40))
     assert S.RUNNING is machine.records["web"].status
@@ -358,7 +358,7 @@ def test_start_while_stopping_starts_again() -> None:
     machine.stop(("web",), 0)
     machine.start(("web",), 0)
     exited(machine, "web")
-    assert S.STARTING is machine.records["web"].status
+    assert {"web": S.STARTING} == statuses(machine)
     machine.stop(("web",), 0)
     machine.start(("web",), 0)
     machine.stop(("web",), 0)
@@ -392,8 +392,7 @@ def test_force_leaves_alone_what_is_wanted() -> None:
     machine.restart(("b",), 0)
     machine.drain()
     machine.force(1)
-    killed = [effect for effect in take(machine, Deliver)]
-    assert [Deliver("b", "r2", "SIGKILL", "tree")] == killed
+    assert [Deliver("b", "r2", "SIGKILL", "tree")] == take(machine, Deliver)
     machine.on_host(Exited("b", "r2", ExitInfo(None, 9), 0, 2))
     assert {"a": S.RUNNING, "b": S.STARTING} == statuses(machine)
 

@@ -255,10 +255,10 @@ class Anything(RuleBasedStateMachine):
         chain = LONGEST_STOP * len(self.names) + 1
         world.play_out(world.now + chain * SECOND)
         for name in unwanted:
-            assert not world.slots[name].alive and not world.slots[name].left
+            assert not world.slots[name].lives
         world.shut_down(2 * SECOND)
         world.play_out(world.now + 3 * SECOND)
-        assert not any(s.alive or s.left for s in world.slots.values())
+        assert not any(slot.lives for slot in world.slots.values())
         assert world.all_down == 1
 
 

@@ -97,7 +97,7 @@ class Walk:
             (8, self._exit),
             (4, self._left_overs_end),
             (10, lambda: self._living(self.world.say_ready)),
-            (3, lambda: [self._living(self.world.say_ready) for _ in self.names]),
+            (3, self._all_ready),
             (3, self._freeze),
             (4, self._old_event),
             (4, self._old_timer),
@@ -129,10 +129,10 @@ class Walk:
         unwanted = [n for n, r in world.machine.records.items() if not r.wanted]
         world.play_out(world.now + round(LONGEST_STOP * len(self.names) + 1) * SECOND)
         for name in unwanted:
-            assert not world.slots[name].alive and not world.slots[name].left
+            assert not world.slots[name].lives
         world.shut_down(2 * SECOND)
         world.play_out(world.now + 3 * SECOND)
-        assert not any(slot.alive or slot.left for slot in world.slots.values())
+        assert not any(slot.lives for slot in world.slots.values())
         assert world.all_down == 1
 
     # -- steps ----------------------------------------------------------------------------
@@ -150,6 +150,11 @@ class Walk:
             self._living(lambda name: self.world.command(verb, name))
         except InvalidState:
             pass
+
+    def _all_ready(self) -> None:
+        for name in self.names:
+            if self.world.slots[name].alive:
+                self.world.say_ready(name)
 
     def _keeper_works(self) -> None:
         self.world.fail_next_spawn = self.source.random() < 0.2

@@ -72,6 +72,11 @@ class Slot:
     asked: bool = False  # the stop signal has come
     blob: dict[str, Any] | None = None
 
+    @property
+    def lives(self) -> bool:
+        """Whether any process is there."""
+        return self.alive or self.left > 0
+
 
 class World:
     """This runs a `Supervision` against simulated processes."""
@@ -145,10 +150,10 @@ class World:
         match effect:
             case Spawn(name=name, run=run):
                 record = self.machine.records[name]
-                assert record.wanted and not self.machine.closing, "intent beats policy"
+                assert record.wanted, "intent beats policy"
+                assert not self.machine.closing, "nothing starts in a shutdown"
                 assert record.run == run
-                slot = self.slots[name]
-                assert not slot.alive and not slot.left, "never two runs at once"
+                assert not self.slots[name].lives, "never two runs at once"
                 self.blobs[name] = record.to_blob()
                 self.wire.append(("spawn", name, run, json.dumps(self.blobs[name])))
             case Deliver():
@@ -173,7 +178,7 @@ class World:
             case AllDown():
                 self.all_down += 1
                 assert self.machine.closing
-                assert not any(s.alive or s.left for s in self.slots.values())
+                assert not any(slot.lives for slot in self.slots.values())
 
     def _moved(self, name: str, before: str, after: str) -> None:
         assert self.path.get(name, "created") == before
@@ -190,8 +195,7 @@ class World:
             if not record.by_hand and name not in self.by_itself:
                 for other in self.machine.records.values():
                     if name in other.spec.depends_on:
-                        alive = self.slots[other.name]
-                        assert not alive.alive and not alive.left, "against the order"
+                        assert not self.slots[other.name].lives, "against the order"
 
     # -- commands ---------------------------------------------------------------------
 
@@ -246,8 +250,7 @@ class World:
                         self._signal(name, signal, scope)
 
     def _spawn(self, name: str, run: str, blob: dict[str, Any]) -> None:
-        slot = self.slots[name]
-        assert not slot.alive and not slot.left, "never two runs at once"
+        assert not self.slots[name].lives, "never two runs at once"
         fails, self.fail_next_spawn = self.fail_next_spawn, False
         self.slots[name] = Slot(run=run, blob=blob)
         if fails:
@@ -353,7 +356,7 @@ class World:
 
     def play_out(self, until: int) -> None:
         """This lets everything happen that is on its way, up to a time."""
-        while True:
+        for _ in range(10_000):
             self.work(len(self.wire))
             self.hear(len(self.outbox))
             if self.wire or self.outbox:
@@ -368,6 +371,7 @@ class World:
                 self.now = max(self.now, until)
                 return
             self.now = following
+        raise AssertionError("it never comes to rest")
 
     # -- losses -------------------------------------------------------------------------
 
@@ -452,8 +456,9 @@ class World:
         mine = {kind: at for (who, kind), at in self.timers.items() if who == name}
         assert mine == record.timers
         slot = self.slots[name]
-        if slot.alive or slot.left:
-            assert record.run == slot.run and status.has_process, "an unknown process"
+        if slot.lives:
+            assert status.has_process, "an unknown process"
+            assert record.run == slot.run, "an unknown run"
         if not record.wanted or machine.closing:
             assert status not in (_S.WAITING, _S.BACKOFF)
         ready_timer = mine.pop(TimerKind.READY, None)
