@@ -40,10 +40,12 @@ def project(request: pytest.FixtureRequest) -> Iterator[Project]:
         yield found
         if request.node.stash.get(FAILED, False):
             # It has its own reason already; what it left is only cleared away.
+            found.end_commands()
             found.run("down")
         else:
             found.finish()
     finally:
+        found.end_commands()
         found.kill_all()
         found.remove()
 

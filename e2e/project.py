@@ -324,9 +324,7 @@ class Project:
     def finish(self) -> None:
         """This ends everything, and fails if anything of it is left."""
         problems = []
-        for process in self._started:
-            process.kill()
-            process.communicate()
+        self.end_commands()
         if marked(self.mark, self.root):
             down = self.run("down")
             if down.code not in (0, 69):
@@ -341,6 +339,13 @@ class Project:
         if problems:
             problems.append(self.diagnosis())
         assert not problems, "\n".join(problems)
+
+    def end_commands(self) -> None:
+        """This ends what the test has started and not waited for."""
+        for process in self._started:
+            process.kill()
+            process.communicate()
+        self._started.clear()
 
     def leftovers(self) -> list[Any]:
         """This waits a moment for what is ending, and lists what is not."""
