@@ -78,6 +78,14 @@ class Demo:
         answer = json.loads(self.duende("ps", "-o", "json", show=False))
         return {row["name"]: row for row in answer["daemons"]}
 
+    def await_death(self, name: str, pid: int) -> None:
+        """This returns once the supervisor knows that `pid` ended."""
+        deadline = time.monotonic() + DEADLINE
+        while self.rows()[name]["pid"] == pid:
+            if time.monotonic() > deadline:
+                raise Failure(f"nobody saw that {pid} ended")
+            time.sleep(0.02)
+
     def await_restart(self, name: str, pid: int) -> dict[str, object]:
         """This returns the row once another process than `pid` is ready."""
         deadline = time.monotonic() + DEADLINE
@@ -155,6 +163,8 @@ def show(demo: Demo) -> None:
     pid = int(str(before["web"]["pid"]))
     say(f"$ kill -9 {pid}    # web crashes")
     os.kill(pid, signal.SIGKILL)
+    demo.await_death("web", pid)
+    demo.duende("ps")
     after = demo.await_restart("web", pid)
     demo.duende("ps")
     if (after["restarts"], after["exit"]) != (1, {"signal": "SIGKILL"}):

@@ -59,7 +59,7 @@ def paint(line: str) -> str:
 
 def render(lines: list[str]) -> str:
     """This draws the lines as a terminal."""
-    width = round(COLUMNS * CHARACTER + 2 * MARGIN)
+    width = round(max(map(len, lines)) * CHARACTER + 2 * MARGIN)
     height = len(lines) * LINE + 2 * MARGIN
     texts = "\n".join(
         f'<text x="{MARGIN}" y="{MARGIN + LINE * number + 12}">{paint(line)}</text>'
@@ -82,6 +82,7 @@ def main(arguments: list[str]) -> int:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "demo.py"],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         timeout=300,
         check=False,
