@@ -33,6 +33,8 @@ __all__ = ("Supervisor",)
 _S = DaemonStatus
 _GRACE = STUCK_AFTER / NANOSECONDS + 2.0
 """Seconds beyond a daemon's own timeouts before a wait is given up."""
+_STOP_SEEN = 1.0
+"""Seconds that a pause waits for word that the process has stopped."""
 
 
 class Supervisor:
@@ -218,8 +220,10 @@ class Supervisor:
                 return await self._wait_down(names, wait=wait, timeout=timeout)
             case "pause" | "resume":
                 outcomes = tuple(self._pause_or_resume(verb, name) for name in names)
-                for name in names if wait else ():
-                    await self._host_of(name).barrier()
+                for outcome in outcomes if wait else ():
+                    await self._host_of(outcome.name).barrier()
+                    if verb == "pause" and outcome.ok:
+                        await self._see_stopped(outcome.name)
                 return outcomes
             case "reload":
                 return tuple([await self._reload(name, timeout) for name in names])
@@ -337,6 +341,16 @@ class Supervisor:
         except DaemonError as error:
             return self._outcome(name, 1, str(error))
         return self._outcome(name)
+
+    async def _see_stopped(self, name: str) -> None:
+        """This waits for the kernel to have stopped the main process.
+
+        Of a process that is not the keeper's child no word comes: then the time ends it.
+        """
+        record = self.record(name)
+        await self.engine.until(
+            lambda: record.is_stopped or record.status is not _S.PAUSED, _STOP_SEEN
+        )
 
     # -- reload and signals ---------------------------------------------------------------
 

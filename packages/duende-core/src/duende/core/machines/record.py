@@ -33,6 +33,7 @@ class Record:
         "goal",
         "healthy",
         "id",
+        "is_stopped",
         "main_told",
         "next_restart_at",
         "pid",
@@ -71,6 +72,7 @@ class Record:
         self.pid: int | None = None
         self.readiness = self.new_readiness()
         self.healthy: bool | None = None
+        self.is_stopped = False  # as the host has seen it, not as it was ordered
         self.restarts = 0
         self.retry = RestartState()
         self.exit: ExitInfo | None = None

@@ -151,6 +151,7 @@ class Starting(Ledger):
         record.spawned_at = None
         record.waits_for = None
         record.main_told = False
+        record.is_stopped = False
         record.reloading = False
         record.status_text = ""
         record.stopping = None

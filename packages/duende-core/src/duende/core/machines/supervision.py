@@ -334,12 +334,15 @@ class Supervision(Ending):
             case Notified(fields=fields, at=at):
                 self._notified(record, dict(fields), at)
             case MainStopped(at=at):
+                record.is_stopped = True
+                self.touched.add(record.name)
                 # One from before the last pause or resume tells what is no longer so.
                 if record.status is _S.STOPPING:
                     self._step_stop(record, MainHeld(), at)
                 elif at >= record.signalled_at:
                     self._held(record)
             case MainContinued(at=at):
+                record.is_stopped = False
                 if at >= record.signalled_at:
                     self._released(record, at)
             case MainChanged(pid=pid):
