@@ -180,6 +180,8 @@ def test_an_entry(tmp_path: Path) -> None:
     assert launch.path == str(own)
     assert launch.argv[1:] == ("-m", "duende.core.runner", "app.main:Worker")
     assert json.loads(launch.env["DUENDE_RUNNER"]) == {
+        "daemon": "web",
+        "file": None,
         "name": "web",
         "settings": {"every": 0.5},
         "stop_timeout": 10.0,

@@ -30,6 +30,11 @@ class KeeperSettings(Protocol):
         ...
 
     @property
+    def file(self) -> Path | None:
+        """The configuration's file, if there is one."""
+        ...
+
+    @property
     def project(self) -> str:
         """The project's name."""
         ...
@@ -147,6 +152,7 @@ class KeeperHost:
                 project=settings.project,
                 run_id=run,
                 environ=settings.environ,
+                file=settings.file,
             )
         except ConfigError as error:
             self._refuse(name, run, "config", None, str(error), permanent=True)

@@ -60,6 +60,7 @@ class ProjectSettings:
     log_dir: Path
     log_total_max: int
     environ: dict[str, str]
+    file: Path | None = None
     owner: int | None = None
     keeper_mode: str = "foreground"
 

@@ -63,12 +63,14 @@ def render_launch(
     project: str,
     run_id: str,
     environ: Mapping[str, str],
+    file: Path | None = None,
     own_program: str = sys.executable,
 ) -> Launch:
     """This works out what one start of a daemon executes.
 
     `base_dir` is the folder of the file, `environ` the environment that the
-    supervisor was started with, and `own_program` duende's own interpreter: beside
+    supervisor was started with, `file` the configuration that an entry daemon reads
+    its new settings from when it reloads, and `own_program` duende's own interpreter: beside
     it, programs are looked for last.
 
     Raises:
@@ -87,7 +89,7 @@ def render_launch(
         "DUENDE_RUN_ID": run_id,
     }
     if config.entry is not None:
-        own["DUENDE_RUNNER"] = _runner_settings(spec)
+        own["DUENDE_RUNNER"] = _runner_settings(spec, file)
     env = build_environment(
         config,
         base_dir=base_dir,
@@ -136,10 +138,12 @@ def _check_working_dir(path: str, where: str, account: Account) -> None:
         )
 
 
-def _runner_settings(spec: DaemonSpec) -> str:
+def _runner_settings(spec: DaemonSpec, file: Path | None) -> str:
     config = spec.config
     settings = {
         "name": spec.name,
+        "daemon": spec.base,
+        "file": None if file is None else str(file),
         "settings": config.settings,
         "stop_timeout": config.stop.timeout,
         "lock_memory": config.resources.lock_memory.value,

@@ -38,6 +38,7 @@ from duende.core.config.project import (
 from duende.core.control.api import Display
 from duende.core.control.eventlog import EventLog
 from duende.core.control.project_api import ProjectApi, own_version
+from duende.core.control.unix_socket import check_replaceable
 from duende.core.errors import (
     AlreadyRunning,
     ConfigError,
@@ -143,6 +144,10 @@ def check_names(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _socket_of(paths: ProjectPaths, environ: Mapping[str, str]) -> str:
+    return environ.get("DUENDE_SOCKET") or str(paths.control_socket)
+
+
 # -- who is in charge -------------------------------------------------------------------
 
 
@@ -218,6 +223,7 @@ def run_foreground(
     make_folders(paths)
     lock = take_charge(paths, wait=0)
     try:
+        check_replaceable(_socket_of(paths, environ))
         connection, snapshot = _attach(paths, environ, "foreground")
         if any(slot.get("alive") for slot in snapshot.slots):
             accepted = read_accepted(paths)
@@ -252,7 +258,7 @@ class Plane:
         self.display = display
         log_dir = config.supervisor.log_dir
         self.events = EventLog(str(paths.events))
-        self.socket = environ.get("DUENDE_SOCKET") or str(paths.control_socket)
+        self.socket = _socket_of(paths, environ)
         self.project = KeeperProject(
             ProjectSettings(
                 project=paths.name,
@@ -264,6 +270,7 @@ class Plane:
                 else paths.file.parent / os.path.expanduser(log_dir),
                 log_total_max=config.supervisor.log_total_max,
                 environ=dict(environ),
+                file=paths.file,
                 keeper_mode=mode,
             ),
             config.supervisor,
@@ -426,6 +433,8 @@ def _start_control_plane(paths: ProjectPaths, environ: Mapping[str, str]) -> int
         return None
     started = None
     try:
+        # We are in charge: who listens there now is another project's supervisor.
+        check_replaceable(_socket_of(paths, environ))
         if keeper_is_alive(paths.state) is None:
             started = start_keeper(
                 paths.state, paths.runtime, environ=environ, mode="background"
@@ -455,7 +464,7 @@ def _await_socket(paths: ProjectPaths, environ: Mapping[str, str]) -> None:
     """
     from duende.core.control.client import ControlClient, NoSupervisor
 
-    client = ControlClient(environ.get("DUENDE_SOCKET") or str(paths.control_socket))
+    client = ControlClient(_socket_of(paths, environ))
     until = time.monotonic() + _START_TIMEOUT
     while True:
         try:
