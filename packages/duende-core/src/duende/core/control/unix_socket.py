@@ -19,7 +19,13 @@ from duende.core.errors import (
     PlatformError,
 )
 
-__all__ = ("LONGEST_PATH", "bind_private", "connect", "is_too_long")
+__all__ = (
+    "LONGEST_PATH",
+    "bind_private",
+    "check_replaceable",
+    "connect",
+    "is_too_long",
+)
 
 LONGEST_PATH = 107
 """Bytes of a path that fit into sun_path (unix(7)): 108 less the final NUL."""
@@ -86,7 +92,7 @@ def bind_private(path: str, backlog: int = 1024) -> socket.socket:
         PermissionDenied: The folder may not be written.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    _check_replaceable(path)
+    check_replaceable(path)
     # What a predecessor of the same pid left between bind and rename is removed.
     temporary = os.path.join(folder, f".{name[:40]}.{os.getpid()}")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -114,7 +120,14 @@ def bind_private(path: str, backlog: int = 1024) -> socket.socket:
     return listener
 
 
-def _check_replaceable(path: str) -> None:
+def check_replaceable(path: str) -> None:
+    """This says whether a socket may be made at a path.
+
+    Raises:
+        AlreadyRunning: A living process listens there.
+        PlatformError: Something that is no socket lies there.
+        PermissionDenied: It is somebody else's.
+    """
     try:
         found = os.lstat(path)
     except FileNotFoundError:
