@@ -15,8 +15,9 @@ from duende.core.machines.reconcile import (
     reconcile_all,
     start_afresh,
 )
+from duende.core.machines.readiness import Begun, Readiness
 from duende.core.machines.record import Record
-from duende.core.machines.restart import RestartState
+from duende.core.machines.restart import End, RestartState
 from duende.core.machines.stopping import StopPhase, Stopping
 from duende.core.types import DaemonStatus, ExitInfo, FailureReason
 
@@ -240,6 +241,42 @@ def test_afresh_keeps_identity_and_the_hand() -> None:
         record.run,
         record.wanted,
     )
+
+
+def test_a_blob_carries_all_but_what_the_keeper_knows() -> None:
+    """Every field comes back, except pid, timers and what is learnt anew."""
+    record = believed(
+        S.STOPPING,
+        by_hand=True,
+        readiness=Readiness(30 * SECOND, immediate=True).on(Begun(1)),
+        restarts=3,
+        retry=RestartState(2, (5, 6)),
+        exit=ExitInfo(None, 9, oom=True),
+        failure=FailureReason.OOM,
+        reason="oom: out of memory",
+        completed=True,
+        first_try_failed=True,
+        stopping=Stopping(StopPhase.KILLING, 9, main_gone=True, killed=True),
+        goal=End(FailureReason.NOT_READY, "not ready", permanent=True),
+        relaunch=True,
+        main_told=True,
+        next_restart_at=8,
+        started_at=1.5,
+        status_text="busy",
+    )
+    blob = json.loads(json.dumps(record.to_blob()))
+    read = Record.from_blob(record.spec, blob)
+    forgotten = {
+        "healthy",
+        "pid",
+        "reloading",
+        "reloads",
+        "signalled_at",
+        "timers",
+        "waits_for",
+    }
+    for field in set(Record.__slots__) - forgotten:
+        assert getattr(record, field) == getattr(read, field), field
 
 
 def test_a_blob_that_is_none_is_refused() -> None:

@@ -158,6 +158,15 @@ def test_intensity_has_its_own_reason() -> None:
     assert FailureReason.INTENSITY is decision.failure
 
 
+def test_a_restart_leaves_the_window_when_it_is_over() -> None:
+    """Exactly one window later the earlier restart does not count any more."""
+    config = RestartConfig(max_in_window=Intensity(count=1, window=60.0))
+    state, _ = RestartState().on_end(CRASH, config, oneshot=False, now=0, draw=0.0)
+    for now, expected in ((60 * NANOSECONDS - 1, FAILS), (60 * NANOSECONDS, RESTARTS)):
+        _, decision = state.on_end(CRASH, config, oneshot=False, now=now, draw=0.0)
+        assert expected == _verdict(decision)
+
+
 class Storm(RuleBasedStateMachine):
     """Ends, stable runs and operators at any time, against plain lists."""
 

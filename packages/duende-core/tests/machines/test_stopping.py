@@ -93,6 +93,8 @@ def test_cell(phase: StopPhase, event: str, cell: str) -> None:
     following, _, effect = cell.partition("/")
     assert (phase if following == "-" else StopPhase(following)) is after.phase
     assert EFFECTS[effect] == effects
+    ends = event in ("gone", "gone-left", "empty") and phase is not StopPhase.DONE
+    assert ends == after.main_gone
     if after.phase in (StopPhase.DONE, StopPhase.STUCK):
         assert after.deadline is None
     elif effect == "kill":
