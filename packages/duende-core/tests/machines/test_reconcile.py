@@ -9,13 +9,13 @@ import pytest
 
 from duende.core.config.model import ReadyConfig
 from duende.core.machines.effects import Deliver, Publish, Spawn, TimerKind
+from duende.core.machines.readiness import Begun, Readiness
 from duende.core.machines.reconcile import (
     SlotFacts,
     reconcile,
     reconcile_all,
     start_afresh,
 )
-from duende.core.machines.readiness import Begun, Readiness
 from duende.core.machines.record import Record
 from duende.core.machines.restart import End, RestartState
 from duende.core.machines.stopping import StopPhase, Stopping
