@@ -182,6 +182,7 @@ def test_the_last_lines_of_a_large_file(tmp_path: Path) -> None:
     wide = [b"%d " % number + b"x" * 50_000 for number in range(30)]
     log.write(b"".join(line + b"\n" for line in wide), 1)
     assert wide[-17:] == texts(read_logs([files(tmp_path)], lines=17))
+    assert wide[-3:] == [line for _, line in files(tmp_path).last_lines(0, 3, None)]
 
 
 def test_index_with_a_torn_record_and_a_clock_set_back() -> None:

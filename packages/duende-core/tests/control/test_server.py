@@ -16,6 +16,8 @@ import pytest
 from duende.core.control.client import ControlClient
 from duende.core.control.http import Limits
 from duende.core.control.server import is_allowed
+from duende.core.control.unix_socket import bind_private
+from duende.core.errors import AlreadyRunning, PlatformError
 
 from .fakes import LogOnDisk, Served, event, events_file, served, until
 
@@ -439,6 +441,31 @@ class TestTheSocket:
         assert stat.S_ISSOCK(found.st_mode)
         assert 0o600 == stat.S_IMODE(found.st_mode)
         assert [] == os.listdir(tmp_path)
+
+    def test_there_is_no_window(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The file is 0600 when bind makes it, not only after a chmod."""
+        monkeypatch.setattr(os, "chmod", lambda *_: None)
+        previous = os.umask(0)
+        try:
+            with bind_private(str(tmp_path / "s.sock")):
+                mode = stat.S_IMODE(os.lstat(tmp_path / "s.sock").st_mode)
+        finally:
+            os.umask(previous)
+        assert 0o600 == mode
+
+    def test_what_is_no_socket_is_left_alone(self, tmp_path: Path) -> None:
+        """A file at the path, or somebody who listens there, is an error."""
+        (tmp_path / "file").write_text("precious")
+        with pytest.raises(PlatformError, match="no socket"):
+            bind_private(str(tmp_path / "file"))
+        assert "precious" == (tmp_path / "file").read_text()
+        with bind_private(str(tmp_path / "s.sock")):
+            with pytest.raises(AlreadyRunning):
+                bind_private(str(tmp_path / "s.sock"))
+        with pytest.raises(PlatformError, match="No such file"):
+            bind_private(str(tmp_path / "missing" / "s.sock"))
 
     def test_a_stale_socket_is_replaced(
         self, tmp_path: Path, anyio_backend: str

@@ -6,11 +6,13 @@ full pipe blocks that thread alone. What does not fit is dropped, counted and to
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import TextIO, final
 
 from duende.core.cli.following import LINE_COLORS
 from duende.core.cli.output import Printer, colored, escaped, escaped_lines
@@ -164,17 +166,17 @@ class TerminalDisplay:
                 start = end
 
 
-def _write_bytes(stream: object, content: bytes) -> None:
-    binary = getattr(stream, "buffer", None)
-    write: Callable[[bytes], object] = getattr(binary, "write", None) or _no_stream
-    write(content)
-    flush = getattr(binary, "flush", None)
-    if flush is not None:
-        flush()
-
-
-def _no_stream(_: bytes) -> None:
-    """Nothing is written when Python was started without this stream."""
+def _write_bytes(stream: TextIO | None, content: bytes) -> None:
+    """This writes past Python's buffer, whose lock a stuck writer would keep at exit."""
+    if stream is None:
+        return  # Python was started without it
+    descriptor = stream.fileno()
+    rest = memoryview(content)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
 
 
 def failure_text(
