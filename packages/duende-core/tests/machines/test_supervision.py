@@ -203,6 +203,24 @@ def test_a_dying_daemon_satisfies_nobody() -> None:
     assert "waits for a to be started" == machine.records["b"].waits_for
 
 
+def test_started_means_that_there_is_a_process() -> None:
+    """An order that the keeper has not carried out yet satisfies nobody."""
+    machine = make_supervision(make_spec("a"), make_spec("b", {"a": "started"}))
+    machine.start(("b",), 0)
+    assert {"a": S.STARTING, "b": S.WAITING} == statuses(machine)
+    spawned(machine, "a")
+    assert {"a": S.RUNNING, "b": S.STARTING} == statuses(machine)
+
+
+def test_what_was_started_can_not_fail_to_start() -> None:
+    """A second answer to the same order changes nothing."""
+    machine = make_supervision(make_spec("web"))
+    machine.start(("web",), 0)
+    spawned(machine, "web")
+    machine.on_host(SpawnFailed("web", "r1", "exec", 2, "no", False, 1))
+    assert {"web": S.RUNNING} == statuses(machine)
+
+
 def test_a_paused_start_blocks_nobody() -> None:
     """While it is paused its deadline does not run, and its turn is another's."""
     machine = make_supervision(

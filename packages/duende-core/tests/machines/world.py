@@ -189,6 +189,7 @@ class World:
         record = self.machine.records[name]
         # Resumed ones may be more than the cap: what runs can't be un-started.
         if after == "starting" and before != "paused":
+            assert self._blocked(record) is False, "started before its turn"
             if record.spec.config.readiness.kind != "started":
                 self.started_here.append(name)
         if after == "stopping" and self.machine.closing and not self.forced:
