@@ -47,6 +47,8 @@ def main(package: str) -> int:
         if symbol["isTypeKnown"] and not symbol["isTypeAmbiguous"]:
             continue
         bad += 1
+        if not symbol["diagnostics"]:
+            print(f"{name}: something that it refers to has no full type")
         for finding in symbol["diagnostics"]:
             line = finding.get("range", {}).get("start", {}).get("line", 0) + 1
             print(f"{finding['file']}:{line}: {name}: {finding['message']}")
