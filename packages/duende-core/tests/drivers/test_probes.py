@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -32,9 +32,10 @@ async def serving(answer: bytes) -> AsyncIterator[int]:
 
     async def handle(stream: anyio.abc.ByteStream) -> None:
         async with stream:
-            await stream.receive()
-            if answer:
-                await stream.send(answer)
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await stream.receive()
+                if answer:
+                    await stream.send(answer)
 
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, handle)

@@ -187,8 +187,10 @@ class Engine:
                 self._blobs[name] = self.machine.records[name].to_blob()
                 self._host_of(name).spawn(name, run)
             case Deliver(name=name, run=run, signal=text, scope=scope):
-                number = signal_number(text)
-                self._signal(name, run, number, scope)
+                # Written down first: who takes over after a crash in between must
+                # know that the end it finds was asked for.
+                self._put(name, sync=self.machine.intent_changed)
+                self._signal(name, run, signal_number(text), scope)
             case Arm(name=name, kind=kind, at=at):
                 self._arm(name, kind, at)
             case Disarm(name=name, kind=kind):
@@ -222,15 +224,18 @@ class Engine:
             return
         sync, self.machine.intent_changed = self.machine.intent_changed, False
         for name in touched:
-            record = self.machine.records.get(name)
-            if record is None:
-                continue
-            blob = record.to_blob()
-            if blob != self._blobs.get(name):
-                self._blobs[name] = blob
-                self._host_of(name).persist(name, blob, sync=sync)
+            self._put(name, sync=sync)
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
+
+    def _put(self, name: str, *, sync: bool) -> None:
+        record = self.machine.records.get(name)
+        if record is None:
+            return
+        blob = record.to_blob()
+        if blob != self._blobs.get(name):
+            self._blobs[name] = blob
+            self._host_of(name).persist(name, blob, sync=sync)
 
     def blob(self, name: str) -> dict[str, Any]:
         """This is what was last written down of a daemon."""
@@ -285,6 +290,9 @@ class Engine:
     def _start_probe(self, name: str, run: str) -> None:
         if self._tasks is None:
             raise RuntimeError("effects are carried out only while the engine serves")
+        before = self._probes.get(name)
+        if before is not None:
+            before.cancel()
         scope = self._probes[name] = anyio.CancelScope()
         self._tasks.start_soon(self._probe, name, run, scope)
 

@@ -34,7 +34,7 @@ from duende.core.keeper_client import (
     Snapshot,
     start_keeper,
 )
-from duende.core.machines.reconcile import reconcile, start_afresh
+from duende.core.machines.reconcile import SlotFacts, reconcile_all, start_afresh
 from duende.core.machines.record import Record
 from duende.core.types import DaemonStatus, RestartPolicy
 
@@ -240,12 +240,18 @@ class KeeperProject:
         timeout = round(self.supervisor.shutdown_timeout * 1_000_000_000)
         machine.set_shutdown_timeout(timeout)
         if self.resumed:
-            now = self.clock.now()
-            for name, record in machine.records.items():
-                slot = slots.get(name)
-                facts = None if slot is None else parse_slot(slot)
-                reconcile(machine, record, facts, now)
+            reconcile_all(machine, self._facts(slots), self.clock.now())
         self.mark(PHASE_RUNNING)
+
+    def _facts(
+        self, slots: Mapping[str, dict[str, Any]]
+    ) -> dict[str, SlotFacts | None]:
+        """This is what the keeper knows of the daemons that are processes."""
+        return {
+            name: None if slots.get(name) is None else parse_slot(slots[name])
+            for name in self.supervisor.machine.records
+            if self._other_host(name) is None
+        }
 
     def mark(self, phase: str) -> None:
         """This writes down whether the project runs or was taken down."""
@@ -287,14 +293,8 @@ class KeeperProject:
         keeper = await self._attach(connection, snapshot, tasks)
         slots = {slot["name"]: slot for slot in snapshot.slots}
 
-        def agree(now: int) -> None:
-            for name, record in tuple(self.supervisor.machine.records.items()):
-                if self._other_host(name) is None:
-                    slot = slots.get(name)
-                    facts = None if slot is None else parse_slot(slot)
-                    reconcile(self.supervisor.machine, record, facts, now)
-
-        engine.decide(agree)
+        facts = self._facts(slots)
+        engine.decide(lambda now: reconcile_all(self.supervisor.machine, facts, now))
         self.mark(PHASE_RUNNING)
         return keeper
 
