@@ -17,16 +17,18 @@ pytestmark = [pytest.mark.e2e, pytest.mark.real, pytest.mark.slow]
 LOG = 'log = { max_size = "4MiB", keep = 50, compress = %s }\n'
 
 
+def read(path: Path) -> bytes:
+    """This reads a file of a log, compressed or not."""
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.suffix == ".gz" else data
+
+
 def everything(folder: Path, name: str) -> bytes:
     """This puts a rotated log together, the oldest file first."""
     files = sorted(
         folder.glob(f"{name}.log.*"), key=lambda path: -int(path.name.split(".")[2])
     )
-    parts = [
-        gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        for path in files
-    ]
-    return b"".join(parts) + (folder / f"{name}.log").read_bytes()
+    return b"".join(map(read, [*files, folder / f"{name}.log"]))
 
 
 def assert_counts(data: bytes, total: int | None = None) -> int:
@@ -66,6 +68,7 @@ def test_p10_a_million_lines_then_exit_1(project: Project, compress: str) -> Non
         until(lambda: is_settled(logs), "older files are compressed")
     assert_counts(everything(logs, "a"), total)
     assert [] == project.events("a", "log_dropped")
+    assert [] == [path.name for path in logs.iterdir() if not read(path).endswith(b"\n")]
     assert all(path.stat().st_size <= 4 * 1024 * 1024 for path in logs.iterdir())
 
 

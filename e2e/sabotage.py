@@ -1,0 +1,335 @@
+"""Break each promise on purpose, and see its test fail: `python e2e/sabotage.py [P1 …]`.
+
+A test that can't fail proves nothing. For each row of the table the installed
+package is copied and put in front of it (PYTHONPATH). With the faithful copy the test
+has to pass; with one piece of its text replaced it has to fail. The record is printed;
+the exit code is 0 when every sabotage was noticed. A row whose text is no longer in
+the file is an error of its own: bring it up to date with the code.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import attrs
+
+HERE = Path(__file__).parent
+
+
+@attrs.frozen
+class Sabotage:
+    """This is one broken promise: what is replaced in which file, and who notices."""
+
+    promise: str
+    file: str
+    old: str
+    new: str
+    test: str
+    story: str
+
+
+TABLE = (
+    Sabotage(
+        "P1",
+        "keeper.py",
+        "data = read_file(self._leader_children, 1 << 22)",
+        "data = None",
+        "test_trees.py::test_p1_crash_ends_the_whole_tree",
+        "orphans are not looked for",
+    ),
+    Sabotage(
+        "P1",
+        "machines/stopping.py",
+        "if self.phase is StopPhase.ASKED:\n                    swept =",
+        "if True:\n                    return self.on(TreeEmpty())\n"
+        "                if self.phase is StopPhase.ASKED:\n                    swept =",
+        "test_trees.py::test_p1_stop_ends_the_whole_tree",
+        "a stop is over when the main process is",
+    ),
+    Sabotage(
+        "P2",
+        "keeper.py",
+        "        while True:\n            try:\n                found = os.waitid(",
+        "        for _ in range(1):\n            try:\n                found = os.waitid(",
+        "test_trees.py::test_p2_no_zombie",
+        "one SIGCHLD, one wait",
+    ),
+    Sabotage(
+        "P3",
+        "keeper.py",
+        "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        "test_starting.py::test_p3_twenty_racing_starters",
+        "the project has no lock",
+    ),
+    Sabotage(
+        "P3",
+        "keeper.py",
+        'elif slot.alive or slot.opening or slot.orphans:\n            raise Refused("busy")',
+        "elif False:\n            pass",
+        "test_starting.py::test_p3_keeper_killed_at_any_time",
+        "a slot that is busy may be used again",
+    ),
+    Sabotage(
+        "P4",
+        "keeper.py",
+        "            or status.start != slot.start\n"
+        '            or status.state in "ZX"\n'
+        "            or (slot.ino not in (None, inode) and slot.ino)\n",
+        "",
+        "test_starting.py::test_p4_a_reused_pid_is_a_stranger",
+        "who has the recorded pid is believed to be ours",
+    ),
+    Sabotage(
+        "P4",
+        "keeper.py",
+        'record.get("boot", self.boot_id.decode()) == self.boot_id.decode()',
+        "True",
+        "test_starting.py::test_p4_after_a_reboot_nothing_recorded_lives",
+        "a journal from before a reboot is believed",
+    ),
+    Sabotage(
+        "P5",
+        "machines/stopping.py",
+        "                if self.phase is StopPhase.STUCK:\n"
+        "                    return self, ()\n"
+        "                return self._kill(now), _KILL\n",
+        "                return self, ()\n",
+        "test_stopping.py::test_p5_who_ignores_the_signal_is_killed",
+        "the ladder has no last rung",
+    ),
+    Sabotage(
+        "P5",
+        "machines/stopping.py",
+        "                return attrs.evolve(self, continued=True), _CONTINUE",
+        "                return self, ()",
+        "test_stopping.py::test_p5_who_is_paused_stops_politely",
+        "who is stopped is not continued (alone it may be harmless)",
+    ),
+    Sabotage(
+        "P6",
+        "machines/ending.py",
+        "        elif record.status is not _S.STOPPED:\n            self._rest(record)",
+        "        elif record.status is _S.FAILED:\n            self._rest(record)",
+        "test_stopping.py::test_p6_stop_works_in_every_state",
+        "who waits or backs off is not stopped",
+    ),
+    Sabotage(
+        "P7",
+        "machines/supervision.py",
+        "self._intend(record, wanted=False, by_hand=True)\n            self._stop(",
+        "self._intend(record, wanted=True, by_hand=False)\n            self._stop(",
+        "test_stopping.py::test_p7_intent_outlives_the_supervisor_and_the_keeper",
+        "a stop leaves the intent as it was",
+    ),
+    Sabotage(
+        "P7",
+        "machines/ending.py",
+        "        elif record.status is not _S.STOPPED:\n            self._rest(record)",
+        "        elif record.status is not _S.STOPPED:\n"
+        "            self._move(record, Trigger.REST, None)",
+        "test_stopping.py::test_p7_stop_during_backoff_is_final",
+        "the timer of the restart is not disarmed",
+    ),
+    Sabotage(
+        "P8",
+        "machines/restart.py",
+        "return RestartState(self.attempts + 1, recent), RestartAfter(delay)",
+        "return RestartState(self.attempts, recent), RestartAfter(delay)",
+        "test_restarts.py::test_p8_restarts_follow_the_schedule_and_end",
+        "restarts are not counted",
+    ),
+    Sabotage(
+        "P8",
+        "machines/restart.py",
+        "seconds = min(nominal * (1.0 + backoff.jitter * draw), _LONGEST)",
+        "seconds = min(nominal * (1.0 + 0.0 * draw), _LONGEST)",
+        "test_restarts.py::test_p8_jitter_stays_within_its_bounds",
+        "there is no jitter",
+    ),
+    Sabotage(
+        "P9",
+        "machines/readiness.py",
+        "                if self.immediate:",
+        "                if True:",
+        "test_readiness.py::test_p9_slow",
+        "started is ready",
+    ),
+    Sabotage(
+        "P9",
+        "machines/readiness.py",
+        "if self.deadline is not None and now >= self.deadline:",
+        "if False:",
+        "test_readiness.py::test_p9_never",
+        "readiness has no deadline",
+    ),
+    Sabotage(
+        "P9",
+        "keeper.py",
+        "if sender <= 0 or not self.tree.holds(slot, sender):",
+        "if sender <= 0:",
+        "test_readiness.py::test_p9_nobody_else_can_say_ready",
+        "anybody can say READY=1",
+    ),
+    Sabotage(
+        "P10",
+        "keeper.py",
+        "        self.drain(slot)\n        slot.exit = exit_record(status)",
+        "        slot.exit = exit_record(status)",
+        "test_logs.py",
+        "what is in the pipe at the end is not read (alone it may be harmless)",
+    ),
+    Sabotage(
+        "P10",
+        "keeper.py",
+        "            carry = size - line_start\n",
+        "            carry = 0\n",
+        "test_logs.py::test_p10_a_million_lines_then_exit_1",
+        "files are cut in the middle of a line",
+    ),
+    Sabotage(
+        "P10",
+        "keeper.py",
+        '        self._rename(log, log.base, log.base + ".1")\n',
+        "",
+        "test_logs.py::test_p10_a_million_lines_then_exit_1",
+        "rotation forgets a file",
+    ),
+    Sabotage(
+        "P13",
+        "control/plane.py",
+        '    """This is the first half of `duende up -d`: a supervisor that answers.',
+        '    paths.accepted.unlink(missing_ok=True)\n    """This is the first half.',
+        "test_bad_input.py::test_p13_bad_config_changes_nothing",
+        "the old configuration is thrown away before the new one is read",
+    ),
+    Sabotage(
+        "P15",
+        "keeper.py",
+        "events = self.poller.poll(timeout, 1024)",
+        "events = self.poller.poll(1.0, 1024)",
+        "test_idle.py::test_p15_idle_costs_nothing",
+        "the keeper looks around once a second",
+    ),
+    Sabotage(
+        "P16",
+        "control/server.py",
+        "tasks.start_soon(self._serve, stream)",
+        "await self._serve(stream)",
+        "test_control.py::test_p16_slow_and_half_closed_clients",
+        "one client at a time",
+    ),
+    Sabotage(
+        "P16",
+        "control/server.py",
+        "tasks.start_soon(self._serve, stream)",
+        "await self._serve(stream)",
+        "test_control.py::test_p16_a_stuck_daemon_blocks_nobody",
+        "a stop that waits lets everybody wait",
+    ),
+    Sabotage(
+        "P18",
+        "control/server.py",
+        "    return uid in (owner, 0)",
+        "    return True",
+        "test_socket.py::test_p18_another_user_is_refused_by_who_he_is",
+        "nobody asks who connects to the control socket",
+    ),
+    Sabotage(
+        "P18",
+        "control/unix_socket.py",
+        "previous = os.umask(0o177)",
+        "previous = os.umask(0)",
+        "test_socket.py::test_p18_folders_and_files_are_private",
+        "the socket has the mode that the caller's umask leaves",
+    ),
+)
+
+
+def main(wanted: list[str]) -> int:
+    """This runs the table, or the rows of some promises, and prints the record."""
+    unnoticed = 0
+    healthy: set[str] = set()
+    for sabotage in TABLE:
+        if wanted and sabotage.promise not in wanted:
+            continue
+        began = time.monotonic()
+        verdict, detail = try_one(sabotage, healthy)
+        unnoticed += verdict != "noticed"
+        print(
+            f"{verdict.upper():12} {sabotage.promise:4} {sabotage.story}\n"
+            f"{'':17} {sabotage.file} -> {sabotage.test} "
+            f"({time.monotonic() - began:.1f} s)\n{'':17} {detail}",
+            flush=True,
+        )
+    print(f"{unnoticed} not noticed" if unnoticed else "every sabotage was noticed")
+    return 1 if unnoticed else 0
+
+
+def try_one(sabotage: Sabotage, healthy: set[str]) -> tuple[str, str]:
+    """This is the verdict on one sabotage, and the reason.
+
+    `healthy` collects the tests that have passed with a faithful copy.
+    """
+    with tempfile.TemporaryDirectory(prefix="duende-sabotage-") as folder:
+        copied = Path(folder) / "duende" / "core"
+        shutil.copytree(
+            installed("duende.core"),
+            copied,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+        # Daemons of other users import nothing, but the tests' intruder may look.
+        Path(folder).chmod(0o755)
+        path = copied / sabotage.file
+        text = path.read_text()
+        if text.count(sabotage.old) != 1:
+            return (
+                "not applied",
+                f"found {text.count(sabotage.old)} times, not once: {sabotage.old!r}",
+            )
+        if sabotage.test not in healthy:
+            code, last, _ = run_test(sabotage.test, folder)
+            if code or "passed" not in last or "skipped" in last:
+                return "not healthy", f"the test does not pass as it is: {last}"
+            healthy.add(sabotage.test)
+        path.write_text(text.replace(sabotage.old, sabotage.new))
+        compile(path.read_text(), str(path), "exec")  # broken, but still a program
+        code, last, reason = run_test(sabotage.test, folder)
+        if code == 1 and reason:
+            return "noticed", reason
+        return "unnoticed", last
+
+
+def run_test(test: str, folder: str) -> tuple[int, str, str]:
+    """This runs a test with a copy, and gives its exit code, last line and reason."""
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", str(HERE / test)],
+        cwd=HERE.parent,
+        env=os.environ | {"PYTHONPATH": folder},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    last = (found.stdout.strip().splitlines() or [found.stderr.strip()])[-1]
+    reasons = [line for line in found.stdout.splitlines() if line.startswith("E  ")]
+    return found.returncode, last, " ".join(" ".join(reasons[:1]).split())[:150]
+
+
+def installed(name: str) -> Path:
+    """This is the folder of an installed package."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"{name} is not installed here")
+    return Path(spec.submodule_search_locations[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
