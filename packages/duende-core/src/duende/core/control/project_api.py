@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,6 +17,7 @@ from duende.core.types import Event, Outcome
 __all__ = ("ProjectApi", "own_version")
 
 
+@cache
 def own_version() -> str:
     """This is the version of the installed duende-core."""
     try:
