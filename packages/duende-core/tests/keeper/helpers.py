@@ -157,6 +157,7 @@ class Project:
                 ):
                     self.events.remove(event)
                     return event
+                assert kind != "spawned" or event.get("ev") != "spawn-failed", event
             assert time.monotonic() < until, f"no {kind} {name}: {self.events}"
             self.events += self.connection.receive_lines()
 

@@ -386,3 +386,18 @@ def test_a_deep_state_folder_has_a_socket(tmp_path: Path) -> None:
 def test_the_bytecode_is_used_when_it_is_current() -> None:
     """The keeper is started from bytecode: compiling costs more than running."""
     assert keeper_program().endswith(".pyc")
+
+
+def test_the_journal_is_rewritten_when_it_is_long(project: Project) -> None:
+    """It does not grow without end, and the last of each thing is in it."""
+    text = "x" * 50_000
+    for number in range(100):
+        project.connection.send(
+            {"op": "put", "name": f"d{number % 3}", "blob": [number, text]}
+        )
+    project.request("flush", names=[])
+    assert (project.state / "journal").stat().st_size < 2_000_000
+    project.kill_keeper()
+    project.start()
+    blobs = {slot["name"]: slot["blob"][0] for slot in project.snapshot.slots}
+    assert blobs == {"d0": 99, "d1": 97, "d2": 98}

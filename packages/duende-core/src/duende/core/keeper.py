@@ -52,6 +52,7 @@ else:
         from heapq import heappop, heappush
 
 PROTOCOL_VERSION = 1
+SUN_PATH_MAX = 107  # unix(7), without the final NUL
 MAX_LINE = 1024 * 1024
 """No line of the protocol is longer (docs/architecture.md, section 3)."""
 
@@ -70,11 +71,17 @@ STALL_SECONDS = 1.0
 
 MAX_PAUSE = 0.05
 FIRST_PAUSE = 0.002
+SWEEP_SECONDS = 0.5
+"""How long signalling a growing tree may hold up the loop, a time."""
+
 TURN_SECONDS = 0.004
 """How long one kind of work may go on before the loop looks at the others."""
 
 OUT_LIMIT = 32 * 1024 * 1024
 """A control plane that lets so much pile up is hung; it may attach again."""
+
+NOTED_MAX = 4096
+"""Processes noted for one slot before the dead among them are forgotten."""
 
 MAX_CONNECTIONS = 64
 SUPERVISOR_LOG_MAX = 1024 * 1024
@@ -1234,6 +1241,7 @@ class Slot:
         self.log: LogFile | None = None
         self.feed: Feed | None = None
         self.notify: Any = None
+        self.notify_path: str | None = None
         self.dropped = 0
         self.stop_timeout = 10.0
         self.uid: int | None = None
@@ -1308,6 +1316,7 @@ class Slot:
             "spawned_at": self.spawned_at,
             "exited_at": self.exited_at,
             "log": self.log_settings,
+            "notify": self.notify_path,
             "stop_timeout": self.stop_timeout,
             "uid": self.uid,
             "blob": self.blob,
@@ -1593,9 +1602,13 @@ class Tree:
 
     def note(self, slot: Slot, pid: int, status: Stat) -> None:
         """This remembers that a process and its session are of this slot."""
+        if len(slot.noted) > NOTED_MAX:
+            for old in list(slot.noted):
+                if old != slot.pid and not os.path.exists(f"/proc/{old}"):
+                    del slot.noted[old]
+                    slot.sessions.discard(old)
         slot.noted[pid] = status.start
-        if status.session not in slot.sessions:
-            slot.sessions.add(status.session)
+        slot.sessions.add(status.session)
 
     def refresh(self) -> None:
         """This attributes what was re-parented to us since the last time."""
@@ -1790,9 +1803,24 @@ class Tree:
             if not slot.alive or slot.pid is None:
                 return 0
             return int(self.send(slot.pid, slot.start or 0, number))
+        if number != signal.SIGKILL:
+            return self._sweep(slot, number, scope, 4)[0]
+        count, quiet = self._sweep(slot, number, scope, 2)
+        if not quiet:
+            # It forks faster than it is killed. What is stopped can't, and still
+            # takes the place of what the pids limit would let be born.
+            self._sweep(slot, signal.SIGSTOP, scope, 64)
+            count += self._sweep(slot, number, scope, 4)[0]
+        return count
+
+    def _sweep(
+        self, slot: Slot, number: int, scope: str, rounds: int
+    ) -> tuple[int, bool]:
+        """This signals in rounds; it says how many, and whether no new one came."""
         done: set[tuple[int, int]] = set()
         count = 0
-        for _ in range(64 if number in (signal.SIGKILL, signal.SIGSTOP) else 8):
+        until = time.monotonic() + SWEEP_SECONDS
+        for turn in range(rounds + 1):
             fresh = [
                 member
                 for member in self.members(slot)
@@ -1800,11 +1828,13 @@ class Tree:
                 and not (scope == "rest" and self.is_main(slot, member))
             ]
             if not fresh:
-                break
+                return count, True
+            if turn == rounds or time.monotonic() > until:
+                return count, False
             for pid, start in fresh:
                 done.add((pid, start))
                 count += self.send(pid, start, number)
-        return count
+        return count, False
 
     @staticmethod
     def is_main(slot: Slot, member: tuple[int, int]) -> bool:
@@ -1867,8 +1897,10 @@ class Keeper:
         self.writer = LogWriter(options.state, self.tell)
         self.journal = Journal(self.state_fd, self.describe_all)
         self.fifo_folder = open_private_folder(f"{options.state}/fifo", 0o700)
-        self.notify_path = ""
-        self.notify_folder = -1
+        self.short_folder: str | None = None
+        self.notify_folders: dict[str, int] = {}
+        os.close(open_private_folder(options.runtime, 0o711))
+        self._notify_folder(f"{options.runtime}/notify/-")
         self.listener: Any = None
         self.child_reader, self.child_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
@@ -1906,7 +1938,7 @@ class Keeper:
         self.epoch = history.epoch
         self.blob = history.blob
         self.control = history.control
-        self._open_notify_folder(history.notify)
+        self.short_folder = history.notify
         intents = []
         for name, record in history.slots.items():
             if is_name(name):
@@ -1927,28 +1959,37 @@ class Keeper:
             self._find_left_over(ended)
         self.journal.compact()
 
-    def _open_notify_folder(self, before: str | None) -> None:
-        candidates = [f"{self.options.runtime}/notify"]
-        if before is not None:
-            # Survivors have the old path in their environment.
-            candidates.insert(0, before)
-        for path in candidates:
-            if len(os.fsencode(path)) + 1 + 72 > 107:  # sun_path, unix(7)
-                continue
-            try:
-                self.notify_folder = open_private_folder(path, 0o711)
-            except OSError:
-                continue
-            self.notify_path = path
-            return
-        base = os.environ.get("TMPDIR", "/tmp")
-        if len(os.fsencode(base)) > 20:
-            base = "/tmp"
-        path = f"{base}/duende-{os.urandom(6).hex()}"
-        os.mkdir(path, 0o700)
-        self.notify_folder = open_private_folder(path, 0o711)
-        os.fchmod(self.notify_folder, 0o711)
-        self.notify_path = path
+    def notify_path(self, slot: Slot) -> str:
+        """This is where a slot's notify socket is: in RUNTIME, if that is short enough.
+
+        A daemon of an earlier keeper has the path in its environment: it stays.
+        """
+        if slot.notify_path is None:
+            path = f"{self.options.runtime}/notify/{slot.name}"
+            if len(os.fsencode(path)) > SUN_PATH_MAX:
+                path = f"{self._short_folder()}/{slot.name}"
+            slot.notify_path = path
+        return slot.notify_path
+
+    def _short_folder(self) -> str:
+        """This makes, once, a private folder whose name is short."""
+        if self.short_folder is None:
+            base = os.environ.get("TMPDIR", "/tmp")
+            if len(os.fsencode(base)) > 16:
+                base = "/tmp"
+            path = f"{base}/duende-{os.urandom(6).hex()}"
+            os.mkdir(path, 0o700)
+            os.chmod(path, 0o711)
+            self.short_folder = path
+            self.journal.add({"t": "keeper", "notify": path})
+        return self.short_folder
+
+    def _notify_folder(self, path: str) -> int:
+        folder = os.path.dirname(path)
+        fd = self.notify_folders.get(folder)
+        if fd is None:
+            fd = self.notify_folders[folder] = open_private_folder(folder, 0o711)
+        return fd
 
     def _restore(self, name: str, record: Json) -> Slot:
         slot = self.slots[name] = Slot(name)
@@ -1965,6 +2006,7 @@ class Keeper:
         slot.exited_at = record.get("exited_at")
         slot.stop_timeout = float(record.get("stop_timeout") or 10.0)
         slot.uid = record.get("uid")
+        slot.notify_path = record.get("notify")
         slot.log_settings = record.get("log")
         same_world = (
             record.get("boot", self.boot_id.decode()) == self.boot_id.decode()
@@ -2010,7 +2052,6 @@ class Keeper:
         if (
             status is None
             or status.start != slot.start
-            or status.state in "ZX"
             or (slot.ino not in (None, inode) and slot.ino)
         ):
             os.close(fd)
@@ -2235,7 +2276,10 @@ class Keeper:
             except BlockingIOError:
                 return
             except OSError as err:
-                note(f"accept: {err}")
+                # Level-triggered, it would come again at once.
+                note(f"accept: {err}; again in 1 s")
+                self.unwatch(self.listener.fileno())
+                self.later(1.0, self.watch, self.listener.fileno(), self._accept)
                 return
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
@@ -2474,12 +2518,14 @@ class Keeper:
         slot.stop_timeout = float(request.get("stop_timeout") or 10.0)
         if "blob" in request:
             slot.blob = request["blob"]
+        self.notify_path(slot)
         self.journal.add(
             {
                 "t": "intent",
                 "name": name,
                 "run": run,
                 "log": settings,
+                "notify": slot.notify_path,
                 "stop_timeout": slot.stop_timeout,
                 "uid": slot.uid,
                 "blob": slot.blob,
@@ -2528,7 +2574,7 @@ class Keeper:
             if slot.log is not None:
                 self.open_feed(slot)
             self.open_notify(slot)
-            environment["NOTIFY_SOCKET"] = f"{self.notify_path}/{slot.name}"
+            environment["NOTIFY_SOCKET"] = self.notify_path(slot)
             if slot.log is not None and slot.feed is not None:
                 try:
                     output = os.open(
@@ -2587,9 +2633,9 @@ class Keeper:
             raise Refused(f"unknown scope {scope!r}")
         if not isinstance(number, int) or not 0 <= number <= 64:
             raise Refused(f"unknown signal {number!r}")
-        count = self.tree.signal(slot, number, scope)
         if number == signal.SIGKILL and (scope == "tree" or not slot.alive):
             self._keep_killing(slot)
+        count = self.tree.signal(slot, number, scope)
         return {"count": count}
 
     def _keep_killing(self, slot: Slot) -> None:
@@ -2605,12 +2651,12 @@ class Keeper:
         if not slot.alive and not slot.orphans:
             slot.killing = False
             return
+        before = set(slot.noted)
         self.tree.signal(slot, signal.SIGKILL, "tree")
-        # What is stuck in the kernel is not asked again and again for ever.
-        if delay < 3.0:
-            self.later(delay * 2, self._kill_again, slot, run, delay * 2)
-        else:
-            slot.killing = False
+        # What is stuck in the kernel is asked ever less often; what still grows is
+        # followed as fast as it can be.
+        delay = 0.02 if set(slot.noted) - before else min(5.0, delay * 2)
+        self.later(delay, self._kill_again, slot, run, delay)
 
     def _op_tree(self, request: Json) -> Json:
         slot = self.slot_of(request)
@@ -2696,9 +2742,9 @@ class Keeper:
         if slot.notify is not None:
             self.unwatch(slot.notify.fileno())
             slot.notify.close()
-        for folder in (self.fifo_folder, self.notify_folder):
+        for path in (f"{self.options.state}/fifo/{slot.name}", slot.notify_path):
             try:
-                os.unlink(slot.name, dir_fd=folder)
+                os.unlink(path or "")
             except OSError:
                 pass
         del self.slots[slot.name]
@@ -2719,10 +2765,10 @@ class Keeper:
         return {}
 
     def _op_exit(self, connection: Connection, request: Json) -> None:
+        self.tree.refresh()
         if any(
             slot.alive or slot.opening or slot.orphans for slot in self.slots.values()
         ):
-            self.tree.refresh()
             raise Refused("busy")
         self.control = None
         self.journal.add({"t": "control", "argv": None})
@@ -2760,20 +2806,19 @@ class Keeper:
         self._finish_turn()
         if self.options.owner is not None:
             remove_folder(self.options.runtime)
-            remove_folder(self.notify_path)
             remove_folder(self.options.state)
         else:
-            for name in self.slots:
+            for slot in self.slots.values():
                 try:
-                    os.unlink(name, dir_fd=self.notify_folder)
+                    os.unlink(slot.notify_path or "")
                 except OSError:
                     pass
-            if not self.notify_path.startswith(self.options.runtime):
-                remove_folder(self.notify_path)
             try:
                 os.unlink("keeper.sock", dir_fd=self.state_fd)
             except OSError:
                 pass
+        if self.short_folder is not None:
+            remove_folder(self.short_folder)
         os._exit(0)
 
     _operations: ClassVar[
@@ -3008,15 +3053,16 @@ class Keeper:
         """
         try:
             if slot.notify is None:
+                folder = self._notify_folder(self.notify_path(slot))
                 try:
-                    os.unlink(slot.name, dir_fd=self.notify_folder)
+                    os.unlink(slot.name, dir_fd=folder)
                 except FileNotFoundError:
                     pass
                 flags = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
                 sock = socket.socket(socket.AF_UNIX, flags)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-                sock.bind(f"/proc/self/fd/{self.notify_folder}/{slot.name}")
-                os.chmod(slot.name, 0o600, dir_fd=self.notify_folder)
+                sock.bind(f"/proc/self/fd/{folder}/{slot.name}")
+                os.chmod(slot.name, 0o600, dir_fd=folder)
                 slot.notify = sock
 
                 def handle(_: int) -> None:
@@ -3026,7 +3072,8 @@ class Keeper:
                 slot.notify_owner = os.geteuid()
             owner = os.geteuid() if slot.uid is None else slot.uid
             if slot.notify_owner != owner:
-                os.chown(slot.name, owner, -1, dir_fd=self.notify_folder)
+                folder = self._notify_folder(self.notify_path(slot))
+                os.chown(slot.name, owner, -1, dir_fd=folder)
                 slot.notify_owner = owner
         except OSError as err:
             raise SpawnFailed("notify", err.errno or errno.EIO) from err
@@ -3214,7 +3261,6 @@ class Keeper:
     def _after_deaths(self, ended: Sequence[tuple[Slot, int | None]]) -> None:
         for slot, _ in ended:
             slot.alive = False
-            slot.killing = slot.killing and bool(slot.pid)
         self.tree.refresh()
         foreign = [slot for slot, _ in ended if self.scope_of(slot) == "session"]
         if foreign:
@@ -3263,8 +3309,6 @@ class Keeper:
         """This reports the slots of which nothing is left any more."""
         for slot in list(self.left_slots):
             if slot.orphans:
-                if slot.killing:
-                    self.tree.signal(slot, signal.SIGKILL, "tree")
                 continue
             self.left_slots.discard(slot)
             slot.left = []
@@ -3279,6 +3323,8 @@ class Keeper:
             self._finish_if_empty()
 
     def _paused(self, slot: Slot, stopped: bool) -> None:
+        if slot.killing:
+            return  # we stopped it ourselves, to kill it
         slot.paused = stopped
         self.event(
             {
@@ -3308,7 +3354,6 @@ class Keeper:
 
         def handle(_: int) -> None:
             if self.is_own_child(pid):
-                self.poller.modify(fd, 0)
                 self.reap()
                 return
             status = exit_info(fd)
@@ -3317,11 +3362,10 @@ class Keeper:
                 return
             # It is a zombie of somebody else: the status comes when it is waited
             # for (EPOLLHUP), on kernels that can tell at all.
-            self.poller.modify(fd, 0)
             self.later(0.2, self._give_up_status, slot, fd, over)
 
         slot.foreign = not self.is_own_child(pid)
-        self.watch(fd, handle, select.EPOLLIN)
+        self.watch(fd, handle, select.EPOLLIN | select.EPOLLET)
 
     def _give_up_status(
         self, slot: Slot, fd: int, over: Callable[[int | None], None]
@@ -3456,7 +3500,7 @@ class Keeper:
             {
                 "t": "keeper",
                 "pid": self.pid,
-                "notify": self.notify_path,
+                "notify": self.short_folder,
                 "epoch": self.epoch,
                 "q": self.seq,
             },
