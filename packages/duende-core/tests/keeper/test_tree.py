@@ -88,10 +88,7 @@ def test_no_daemon_is_killed_for_another(project: Project) -> None:
     """Killing one tree leaves the escaped processes of another alone."""
     for name in ("one", "two"):
         project.python(name, ESCAPE.format(clean=False, stay=60))
-        wait_until(
-            lambda name=name: len(project.request("tree", name=name)["pids"]) == 5,
-            "tree",
-        )
+    wait_until(lambda: len(processes_with(project.mark)) == 10, "both trees")
     project.request("signal", name="one", sig=signal.SIGKILL, scope="tree")
     project.wait("exit", "one")
     wait_until(lambda: len(processes_with(project.mark)) == 5, "one tree to be left")

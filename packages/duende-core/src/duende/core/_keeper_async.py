@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, final
 
 import anyio
@@ -37,6 +37,19 @@ class _Reply:
     def __init__(self) -> None:
         self.event = anyio.Event()
         self.value: dict[str, Any] | None = None
+
+
+class _Batches:
+    def __init__(
+        self, following: Callable[[], Awaitable[list[dict[str, Any]]]]
+    ) -> None:
+        self._following = following
+
+    def __aiter__(self) -> _Batches:
+        return self
+
+    async def __anext__(self) -> list[dict[str, Any]]:
+        return await self._following()
 
 
 @final
@@ -135,22 +148,26 @@ class AsyncKeeper:
         check_reply(op, reply.value)
         return reply.value
 
-    async def batches(self) -> AsyncIterator[list[dict[str, Any]]]:
+    def batches(self) -> AsyncIterator[list[dict[str, Any]]]:
         """This yields all events that have come, as one list a time.
+
+        It is no generator: there is nothing to close when a loop over it is left.
 
         Raises:
             KeeperLost: The connection has ended; what came before was yielded.
         """
-        while True:
-            while not self._events:
-                if self._lost is not None:
-                    raise KeeperLost(*self._lost.args)
-                self._arrived = anyio.Event()
-                # No deadline: a keeper with nothing to say is a healthy one.
-                await self._arrived.wait()
-            batch, self._events = self._events, []
-            self._taken.set()
-            yield batch
+        return _Batches(self._next_batch)
+
+    async def _next_batch(self) -> list[dict[str, Any]]:
+        while not self._events:
+            if self._lost is not None:
+                raise KeeperLost(*self._lost.args)
+            self._arrived = anyio.Event()
+            # No deadline: a keeper with nothing to say is a healthy one.
+            await self._arrived.wait()
+        batch, self._events = self._events, []
+        self._taken.set()
+        return batch
 
     def _flush(self) -> None:
         """This sends what the socket takes without waiting."""
