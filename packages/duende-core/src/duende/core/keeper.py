@@ -275,6 +275,24 @@ def exit_info(pidfd: int) -> int | None:
     return int.from_bytes(buffer[60:64], sys.byteorder, signed=True)
 
 
+def zombie_status(pid: int, start: int | None) -> int | None:
+    """This reads the wait status of a zombie that somebody else has to wait for.
+
+    To those who may not know it, /proc/PID/stat shows 0; the link beside it has the
+    same permission (ptrace(2), PTRACE_MODE_READ_FSCREDS), so that is asked as well.
+    """
+    data = read_file(f"/proc/{pid}/stat", 4096) or b""
+    status = parse_stat(data)
+    fields = data.rpartition(b")")[2].split()
+    if status is None or status.start != start or status.state != "Z":
+        return None
+    try:
+        os.readlink(f"/proc/{pid}/ns/user")
+        return int(fields[49])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
 def exit_record(status: int | None) -> Json:
     """This renders a wait status as `exit` of the protocol; None is unknown."""
     if status is None:
@@ -3357,6 +3375,8 @@ class Keeper:
                 self.reap()
                 return
             status = exit_info(fd)
+            if status is None:
+                status = zombie_status(pid, slot.start)
             if status is not None:
                 over(status)
                 return
