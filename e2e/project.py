@@ -55,9 +55,7 @@ def child(*words: object) -> str:
     )
 
 
-def until(
-    condition: Callable[[], T | None], what: str, seconds: float = PATIENCE
-) -> T:
+def until(condition: Callable[[], T | None], what: str, seconds: float = PATIENCE) -> T:
     """This looks again and again until it finds something, or fails."""
     deadline = time.monotonic() + seconds
     while True:
@@ -177,7 +175,10 @@ class Project:
     @contextmanager
     def foreground(self) -> Iterator[subprocess.Popen[str]]:
         """This runs `duende up` beside the test, with its output in files."""
-        with open(self.root / "up.out", "w") as out, open(self.root / "up.err", "w") as err:
+        with (
+            open(self.root / "up.out", "w") as out,
+            open(self.root / "up.err", "w") as err,
+        ):
             process = subprocess.Popen(
                 [self.command, "up"],
                 cwd=self.root,
@@ -255,7 +256,10 @@ class Project:
 
     def events(self, daemon: str | None = None, kind: str | None = None) -> list[Row]:
         """These are the events so far."""
-        found = [json.loads(text) for text in self.ok("events", "-o", "json").out.splitlines()]
+        found = [
+            json.loads(text)
+            for text in self.ok("events", "-o", "json").out.splitlines()
+        ]
         return [
             event
             for event in found

@@ -29,8 +29,8 @@ class Sabotage:
 
     promise: str
     file: str
-    old: str
-    new: str
+    edits: tuple[tuple[str, str], ...]
+    """What is replaced by what; more than one where a promise is kept twice."""
     test: str
     story: str
 
@@ -39,214 +39,354 @@ TABLE = (
     Sabotage(
         "P1",
         "keeper.py",
-        "data = read_file(self._leader_children, 1 << 22)",
-        "data = None",
+        (
+            (
+                "data = read_file(self._leader_children, 1 << 22)",
+                "data = None",
+            ),
+        ),
         "test_trees.py::test_p1_crash_ends_the_whole_tree",
         "orphans are not looked for",
     ),
     Sabotage(
         "P1",
         "machines/stopping.py",
-        "if self.phase is StopPhase.ASKED:\n                    swept =",
-        "if True:\n                    return self.on(TreeEmpty())\n"
-        "                if self.phase is StopPhase.ASKED:\n                    swept =",
+        (
+            (
+                "if self.phase is StopPhase.ASKED:\n                    swept =",
+                "if True:\n"
+                "                    return self.on(TreeEmpty())\n"
+                "                if self.phase is StopPhase.ASKED:\n"
+                "                    swept =",
+            ),
+        ),
         "test_trees.py::test_p1_stop_ends_the_whole_tree",
         "a stop is over when the main process is",
     ),
     Sabotage(
         "P2",
         "keeper.py",
-        "        while True:\n            try:\n                found = os.waitid(",
-        "        for _ in range(1):\n            try:\n                found = os.waitid(",
+        (
+            (
+                "        while True:\n"
+                "            try:\n"
+                "                found = os.waitid(",
+                "        for _ in range(1):\n"
+                "            try:\n"
+                "                found = os.waitid(",
+            ),
+        ),
         "test_trees.py::test_p2_no_zombie",
         "one SIGCHLD, one wait",
     ),
     Sabotage(
         "P3",
         "keeper.py",
-        "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
-        "pass",
+        (
+            (
+                "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+                "pass",
+            ),
+        ),
         "test_starting.py::test_p3_twenty_racing_starters",
         "the project has no lock",
     ),
     Sabotage(
         "P3",
         "keeper.py",
-        'elif slot.alive or slot.opening or slot.orphans:\n            raise Refused("busy")',
-        "elif False:\n            pass",
+        (
+            (
+                "elif slot.alive or slot.opening or slot.orphans:\n"
+                '            raise Refused("busy")',
+                "elif False:\n            pass",
+            ),
+        ),
         "test_starting.py::test_p3_keeper_killed_at_any_time",
         "a slot that is busy may be used again",
     ),
     Sabotage(
         "P4",
         "keeper.py",
-        "            or status.start != slot.start\n"
-        '            or status.state in "ZX"\n'
-        "            or (slot.ino not in (None, inode) and slot.ino)\n",
-        "",
+        (
+            (
+                "            or status.start != slot.start\n"
+                '            or status.state in "ZX"\n'
+                "            or (slot.ino not in (None, inode) and slot.ino)\n",
+                "",
+            ),
+        ),
         "test_starting.py::test_p4_a_reused_pid_is_a_stranger",
         "who has the recorded pid is believed to be ours",
     ),
     Sabotage(
         "P4",
         "keeper.py",
-        'record.get("boot", self.boot_id.decode()) == self.boot_id.decode()',
-        "True",
+        (
+            (
+                'record.get("boot", self.boot_id.decode()) == self.boot_id.decode()',
+                "True",
+            ),
+        ),
         "test_starting.py::test_p4_after_a_reboot_nothing_recorded_lives",
         "a journal from before a reboot is believed",
     ),
     Sabotage(
         "P5",
         "machines/stopping.py",
-        "                if self.phase is StopPhase.STUCK:\n"
-        "                    return self, ()\n"
-        "                return self._kill(now), _KILL\n",
-        "                return self, ()\n",
+        (
+            (
+                "                if self.phase is StopPhase.STUCK:\n"
+                "                    return self, ()\n"
+                "                return self._kill(now), _KILL\n",
+                "                return self, ()\n",
+            ),
+        ),
         "test_stopping.py::test_p5_who_ignores_the_signal_is_killed",
         "the ladder has no last rung",
     ),
     Sabotage(
         "P5",
         "machines/stopping.py",
-        "                return attrs.evolve(self, continued=True), _CONTINUE",
-        "                return self, ()",
+        (
+            (
+                "    if frozen:\n        effects = (*effects, *_CONTINUE)\n",
+                "",
+            ),
+        ),
         "test_stopping.py::test_p5_who_is_paused_stops_politely",
-        "who is stopped is not continued (alone it may be harmless)",
+        "who is paused is not continued, and can't see the signal",
     ),
     Sabotage(
         "P6",
         "machines/ending.py",
-        "        elif record.status is not _S.STOPPED:\n            self._rest(record)",
-        "        elif record.status is _S.FAILED:\n            self._rest(record)",
+        (
+            (
+                "        elif record.status is not _S.STOPPED:\n"
+                "            self._rest(record)",
+                "        elif record.status is _S.FAILED:\n"
+                "            self._rest(record)",
+            ),
+        ),
         "test_stopping.py::test_p6_stop_works_in_every_state",
         "who waits or backs off is not stopped",
     ),
     Sabotage(
         "P7",
         "machines/supervision.py",
-        "self._intend(record, wanted=False, by_hand=True)\n            self._stop(",
-        "self._intend(record, wanted=True, by_hand=False)\n            self._stop(",
+        (
+            (
+                "self._intend(record, wanted=False, by_hand=True)\n"
+                "            self._stop(",
+                "self._intend(record, wanted=True, by_hand=False)\n"
+                "            self._stop(",
+            ),
+        ),
         "test_stopping.py::test_p7_intent_outlives_the_supervisor_and_the_keeper",
         "a stop leaves the intent as it was",
     ),
     Sabotage(
         "P7",
         "machines/ending.py",
-        "        elif record.status is not _S.STOPPED:\n            self._rest(record)",
-        "        elif record.status is not _S.STOPPED:\n"
-        "            self._move(record, Trigger.REST, None)",
+        (
+            (
+                "        if record.status is _S.STOPPING:\n"
+                "            self._step_stop(record, MainGone(event.left), event.at)\n"
+                "            return\n",
+                "",
+            ),
+            (
+                "if not record.wanted or self.closing:",
+                "if self.closing:",
+            ),
+        ),
+        "test_stopping.py::test_p7_no_policy_undoes_a_stop",
+        "the restart policy judges what was stopped",
+    ),
+    Sabotage(
+        "P7",
+        "machines/starting.py",
+        (
+            (
+                "        self._disarm(record, TimerKind.RESTART)\n"
+                "        record.next_restart_at = None\n"
+                "        record.waits_for = None\n",
+                "        record.next_restart_at = None\n"
+                "        record.waits_for = None\n",
+            ),
+            (
+                "if self.closing or not record.wanted:",
+                "if self.closing:",
+            ),
+        ),
         "test_stopping.py::test_p7_stop_during_backoff_is_final",
-        "the timer of the restart is not disarmed",
+        "the timer of a restart outlives the stop",
     ),
     Sabotage(
         "P8",
         "machines/restart.py",
-        "return RestartState(self.attempts + 1, recent), RestartAfter(delay)",
-        "return RestartState(self.attempts, recent), RestartAfter(delay)",
+        (
+            (
+                "return RestartState(self.attempts + 1, recent), RestartAfter(delay)",
+                "return RestartState(self.attempts, recent), RestartAfter(delay)",
+            ),
+        ),
         "test_restarts.py::test_p8_restarts_follow_the_schedule_and_end",
         "restarts are not counted",
     ),
     Sabotage(
         "P8",
         "machines/restart.py",
-        "seconds = min(nominal * (1.0 + backoff.jitter * draw), _LONGEST)",
-        "seconds = min(nominal * (1.0 + 0.0 * draw), _LONGEST)",
+        (
+            (
+                "seconds = min(nominal * (1.0 + backoff.jitter * draw), _LONGEST)",
+                "seconds = min(nominal * (1.0 + 0.0 * draw), _LONGEST)",
+            ),
+        ),
         "test_restarts.py::test_p8_jitter_stays_within_its_bounds",
         "there is no jitter",
     ),
     Sabotage(
         "P9",
         "machines/readiness.py",
-        "                if self.immediate:",
-        "                if True:",
+        (
+            (
+                "                if self.immediate:",
+                "                if True:",
+            ),
+        ),
         "test_readiness.py::test_p9_slow",
         "started is ready",
     ),
     Sabotage(
         "P9",
         "machines/readiness.py",
-        "if self.deadline is not None and now >= self.deadline:",
-        "if False:",
+        (
+            (
+                "if self.deadline is not None and now >= self.deadline:",
+                "if False:",
+            ),
+        ),
         "test_readiness.py::test_p9_never",
         "readiness has no deadline",
     ),
     Sabotage(
         "P9",
         "keeper.py",
-        "if sender <= 0 or not self.tree.holds(slot, sender):",
-        "if sender <= 0:",
+        (
+            (
+                "if sender <= 0 or not self.tree.holds(slot, sender):",
+                "if sender <= 0:",
+            ),
+        ),
         "test_readiness.py::test_p9_nobody_else_can_say_ready",
         "anybody can say READY=1",
     ),
     Sabotage(
         "P10",
         "keeper.py",
-        "        self.drain(slot)\n        slot.exit = exit_record(status)",
-        "        slot.exit = exit_record(status)",
+        (
+            (
+                "        self.drain(slot)\n        slot.exit = exit_record(status)",
+                "        slot.exit = exit_record(status)",
+            ),
+        ),
         "test_logs.py",
         "what is in the pipe at the end is not read (alone it may be harmless)",
     ),
     Sabotage(
         "P10",
         "keeper.py",
-        "            carry = size - line_start\n",
-        "            carry = 0\n",
+        (
+            (
+                "            carry = size - line_start\n",
+                "            carry = 0\n",
+            ),
+        ),
         "test_logs.py::test_p10_a_million_lines_then_exit_1",
         "files are cut in the middle of a line",
     ),
     Sabotage(
         "P10",
         "keeper.py",
-        '        self._rename(log, log.base, log.base + ".1")\n',
-        "",
+        (
+            (
+                '        self._rename(log, log.base, log.base + ".1")\n',
+                "",
+            ),
+        ),
         "test_logs.py::test_p10_a_million_lines_then_exit_1",
         "rotation forgets a file",
     ),
     Sabotage(
         "P13",
         "control/plane.py",
-        '    """This is the first half of `duende up -d`: a supervisor that answers.',
-        '    paths.accepted.unlink(missing_ok=True)\n    """This is the first half.',
+        (
+            (
+                '    """This is the first half of `duende up -d`: a supervisor that answers.',
+                "    paths.accepted.unlink(missing_ok=True)\n"
+                '    """This is the first half.',
+            ),
+        ),
         "test_bad_input.py::test_p13_bad_config_changes_nothing",
         "the old configuration is thrown away before the new one is read",
     ),
     Sabotage(
         "P15",
         "keeper.py",
-        "events = self.poller.poll(timeout, 1024)",
-        "events = self.poller.poll(1.0, 1024)",
+        (
+            (
+                "events = self.poller.poll(timeout, 1024)",
+                "events = self.poller.poll(1.0, 1024)",
+            ),
+        ),
         "test_idle.py::test_p15_idle_costs_nothing",
         "the keeper looks around once a second",
     ),
     Sabotage(
         "P16",
         "control/server.py",
-        "tasks.start_soon(self._serve, stream)",
-        "await self._serve(stream)",
+        (
+            (
+                "tasks.start_soon(self._serve, stream)",
+                "await self._serve(stream)",
+            ),
+        ),
         "test_control.py::test_p16_slow_and_half_closed_clients",
         "one client at a time",
     ),
     Sabotage(
         "P16",
         "control/server.py",
-        "tasks.start_soon(self._serve, stream)",
-        "await self._serve(stream)",
+        (
+            (
+                "tasks.start_soon(self._serve, stream)",
+                "await self._serve(stream)",
+            ),
+        ),
         "test_control.py::test_p16_a_stuck_daemon_blocks_nobody",
         "a stop that waits lets everybody wait",
     ),
     Sabotage(
         "P18",
         "control/server.py",
-        "    return uid in (owner, 0)",
-        "    return True",
+        (
+            (
+                "    return uid in (owner, 0)",
+                "    return True",
+            ),
+        ),
         "test_socket.py::test_p18_another_user_is_refused_by_who_he_is",
         "nobody asks who connects to the control socket",
     ),
     Sabotage(
         "P18",
         "control/unix_socket.py",
-        "previous = os.umask(0o177)",
-        "previous = os.umask(0)",
+        (
+            (
+                "previous = os.umask(0o177)",
+                "previous = os.umask(0)",
+            ),
+        ),
         "test_socket.py::test_p18_folders_and_files_are_private",
         "the socket has the mode that the caller's umask leaves",
     ),
@@ -289,18 +429,20 @@ def try_one(sabotage: Sabotage, healthy: set[str]) -> tuple[str, str]:
         Path(folder).chmod(0o755)
         path = copied / sabotage.file
         text = path.read_text()
-        if text.count(sabotage.old) != 1:
-            return (
-                "not applied",
-                f"found {text.count(sabotage.old)} times, not once: {sabotage.old!r}",
-            )
+        for old, new in sabotage.edits:
+            if text.count(old) != 1:
+                return (
+                    "not applied",
+                    f"found {text.count(old)} times, not once: {old!r}",
+                )
+            text = text.replace(old, new)
         if sabotage.test not in healthy:
             code, last, _ = run_test(sabotage.test, folder)
             if code or "passed" not in last or "skipped" in last:
                 return "not healthy", f"the test does not pass as it is: {last}"
             healthy.add(sabotage.test)
-        path.write_text(text.replace(sabotage.old, sabotage.new))
-        compile(path.read_text(), str(path), "exec")  # broken, but still a program
+        path.write_text(text)
+        compile(text, str(path), "exec")  # broken, but still a program
         code, last, reason = run_test(sabotage.test, folder)
         if code == 1 and reason:
             return "noticed", reason

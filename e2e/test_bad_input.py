@@ -40,9 +40,15 @@ BAD_FILES = {
     ),
     "neither": (b"[daemon.a]\nenabled = true\n", "command"),
     "a bad name": (b'[daemon."../a"]\ncommand = "true"\n', "../a"),
-    "a bad duration": (b'[daemon.a]\ncommand = "true"\nstop = {timeout = "5x"}\n', "5x"),
+    "a bad duration": (
+        b'[daemon.a]\ncommand = "true"\nstop = {timeout = "5x"}\n',
+        "5x",
+    ),
     "shell syntax": (b'[daemon.a]\ncommand = "true | false"\n', "|"),
-    "not yet": (b'[daemon.a]\ncommand = "true"\n[daemon.a.health]\nexec = ["true"]\n', ""),
+    "not yet": (
+        b'[daemon.a]\ncommand = "true"\n[daemon.a.health]\nexec = ["true"]\n',
+        "",
+    ),
 }
 
 
@@ -143,14 +149,18 @@ def test_state_folder_cant_be_written(project: Project, root_only: None) -> None
     assert [] == marked(project.mark, project.root)
 
 
-def prepare_module(project: Project) -> None:
+def write_bad_programs(project: Project) -> None:
+    """These are a module that breaks, one without a Daemon, and no program."""
     (project.root / "broken.py").write_text("import no_such_module_anywhere\n")
     (project.root / "plain.py").write_text("class Thing:\n    pass\n")
     (project.root / "text").write_text("no program\n")
 
 
 BAD_DAEMONS = {
-    "program not found": ('command = "no-such-program-here"\n', ("no-such-program-here",)),
+    "program not found": (
+        'command = "no-such-program-here"\n',
+        ("no-such-program-here",),
+    ),
     "not executable": ('command = "./text"\n', ("text",)),
     "module does not import": (
         f'entry = "broken:Thing"\npython = "{sys.executable}"\n',
@@ -171,7 +181,7 @@ BAD_DAEMONS = {
 @pytest.mark.parametrize("case", BAD_DAEMONS)
 def test_bad_daemon_is_named_and_others_run(project: Project, case: str) -> None:
     """`up -d` says which daemon is wrong and why, 1 (78 if the file is), in time."""
-    prepare_module(project)
+    write_bad_programs(project)
     text, words = BAD_DAEMONS[case]
     project.write(f"[daemon.bad]\n{text}{GOOD}")
     result = project.run("up", "-d", timeout=40)
@@ -281,16 +291,17 @@ def test_disk_full(project: Project, root_only: None) -> None:
         pytest.skip("nothing can be mounted here")
     try:
         project.write(
-            f"[daemon.a]\ncommand = {child('lines', 300_000, 'stay')}\n" + GOOD.replace(
-                "daemon.a", "daemon.b"
-            )
+            f"[daemon.a]\ncommand = {child('lines', 300_000, 'stay')}\n"
+            + GOOD.replace("daemon.a", "daemon.b")
         )
         project.up()
         written = project.root / "written"
         until(written.exists, "the daemon was never blocked", 30.0)
         until(
-            lambda: project.row("a")["state"] == "running"
-            and project.get("/v1/daemons")["daemons"],
+            lambda: (
+                project.row("a")["state"] == "running"
+                and project.get("/v1/daemons")["daemons"]
+            ),
             "the supervisor answers",
         )
         project.ok("stop", "b")
@@ -303,4 +314,3 @@ def test_disk_full(project: Project, root_only: None) -> None:
     finally:
         project.run("down")
         subprocess.run(["umount", "-l", str(small)], check=False)
-

@@ -108,7 +108,9 @@ def test_p11_kill_of_the_keeper(project: Project) -> None:
     until(lambda: project.run("up", "-d").code == 0, "up works again")
     assert old != project.keeper_pid()
     until(lambda: world(project) == before, "the world is as before")
-    names = [p.command for p in marked(project.mark, project.root) if "child.py" in p.command]
+    names = [
+        p.command for p in marked(project.mark, project.root) if "child.py" in p.command
+    ]
     assert 2 == len(names), names
     count = len(project.log("a"))
     until(lambda: len(project.log("a")) > count + 20, "a still writes")

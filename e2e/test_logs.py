@@ -47,9 +47,7 @@ def assert_counts(data: bytes, total: int | None = None) -> int:
 
 def is_settled(folder: Path) -> bool:
     """Whether no compression is under way: .1 and older are packed."""
-    return not [
-        path for path in folder.iterdir() if path.name.split(".")[-1].isdigit()
-    ]
+    return not [path for path in folder.iterdir() if path.name.split(".")[-1].isdigit()]
 
 
 @pytest.mark.parametrize("compress", ["true", "false"])
@@ -68,7 +66,9 @@ def test_p10_a_million_lines_then_exit_1(project: Project, compress: str) -> Non
         until(lambda: is_settled(logs), "older files are compressed")
     assert_counts(everything(logs, "a"), total)
     assert [] == project.events("a", "log_dropped")
-    assert [] == [path.name for path in logs.iterdir() if not read(path).endswith(b"\n")]
+    assert [] == [
+        path.name for path in logs.iterdir() if not read(path).endswith(b"\n")
+    ]
     assert all(path.stat().st_size <= 4 * 1024 * 1024 for path in logs.iterdir())
 
 
@@ -134,7 +134,7 @@ def test_p10_kill_of_the_keeper_in_mid_stream(project: Project) -> None:
     # torn or doubled, and what came before and after is there.
     lines = everything(project.state / "logs", "b").decode().splitlines()
     numbers = [int(line.split()[1]) for line in lines]
-    assert all(line == f"line {n:08d} of a stream" for line, n in zip(lines, numbers))
+    assert [f"line {number:08d} of a stream" for number in numbers] == lines
     assert sorted(set(numbers)) == numbers
 
 

@@ -202,7 +202,12 @@ def test_postgres_as_its_own_user(
         cwd="/",
     )
     words = [program("postgres"), "-D", str(data), "-p", str(port), "-c", "fsync=off"]
-    words += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={data}"]
+    words += [
+        "-c",
+        "listen_addresses=127.0.0.1",
+        "-c",
+        f"unix_socket_directories={data}",
+    ]
     probe = [program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
     project.write(
         f"[daemon.db]\ncommand = {json.dumps(words)}\n"

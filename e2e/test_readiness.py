@@ -91,9 +91,7 @@ def test_p9_flapping(project: Project) -> None:
     assert 0 == starter.returncode
     assert project.row("a")["ready"]
     assert 1 == len((project.root / "b.starts").read_text().splitlines())
-    assert 1 == len(
-        [e for e in project.events("a", "state") if e["to"] == "running"]
-    )
+    assert 1 == len([e for e in project.events("a", "state") if e["to"] == "running"])
 
 
 def test_p9_exit_0_before_ready(project: Project) -> None:

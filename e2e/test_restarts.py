@@ -46,8 +46,7 @@ def test_p8_restarts_follow_the_schedule_and_end(project: Project) -> None:
     assert all(gap >= delay for gap, delay in zip(gaps, schedule, strict=True)), gaps
     assert all(gap <= delay + 1.5 for gap, delay in zip(gaps, schedule, strict=True))
     delays = [
-        round(event["delay"], 6)
-        for event in project.events("a", "restart_scheduled")
+        round(event["delay"], 6) for event in project.events("a", "restart_scheduled")
     ]
     assert schedule == delays
 
@@ -80,9 +79,11 @@ def test_p8_ps_tells_when_the_next_restart_comes(project: Project) -> None:
     first = project.is_in("a", "backoff")["next_restart_in"]
     assert 0 <= first <= 3.0
     later = until(
-        lambda: (r := project.row("a"))["state"] == "backoff"
-        and r["next_restart_in"] < first
-        and r,
+        lambda: (
+            (r := project.row("a"))["state"] == "backoff"
+            and r["next_restart_in"] < first
+            and r
+        ),
         "it counts down",
     )
     assert 0 <= later["next_restart_in"] < first

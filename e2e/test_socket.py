@@ -188,7 +188,12 @@ def test_p18_no_replaced_socket_of_a_living_supervisor(project: Project) -> None
     other.mkdir()
     (other / "duende.toml").write_text(GOOD)
     result = project.run(
-        "up", "-d", "--file", str(other / "duende.toml"), "--socket", str(project.socket)
+        "up",
+        "-d",
+        "--file",
+        str(other / "duende.toml"),
+        "--socket",
+        str(project.socket),
     )
     assert 1 == result.code, result
     assert "another supervisor listens" in result.err

@@ -65,7 +65,9 @@ def test_p3_storm_of_commands(project: Project) -> None:
     project.up()
     storm = random.Random(7)
     for _ in range(3):
-        verbs = [storm.choice(["start", "stop", "restart", "restart"]) for _ in range(8)]
+        verbs = [
+            storm.choice(["start", "stop", "restart", "restart"]) for _ in range(8)
+        ]
         running = [project.start(verb, "a") for verb in verbs]
         for each in running:
             each.communicate(timeout=60)
@@ -113,12 +115,13 @@ def forge(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def kill_everything(project: Project) -> None:
-    """This is a power cut: nobody has time to write anything down."""
-    for pattern in ("--state", "control.plane", "child.py", "sleep"):
-        for each in marked(project.mark, project.root):
-            if pattern in each.command:
-                os.kill(each.pid, signal.SIGKILL)
-                until(lambda pid=each.pid: not lives(pid), "it is dead")  # type: ignore[misc]
+    """This is a power cut: nobody has time to notice the others' end."""
+    pids = [project.control_pid(), project.keeper_pid(), project.pid("a")]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
+    until(lambda: not any(map(lives, pids)), "all are dead")
+    assert [] == marked(project.mark, project.root)
 
 
 def stale_project(project: Project) -> int:
@@ -183,6 +186,8 @@ def test_p4_a_journal_of_garbage_harms_nobody(project: Project) -> None:
     storm = random.Random(3)
     for _ in range(200):
         data[storm.randrange(len(data))] = storm.randrange(256)
-    journal.write_bytes(bytes(data[: len(data) // 2]) + b"\0" * 4096 + b'{"t":"slot"}\n')
+    journal.write_bytes(
+        bytes(data[: len(data) // 2]) + b"\0" * 4096 + b'{"t":"slot"}\n'
+    )
     project.up()
     assert [project.pid("a")] == holders(project)

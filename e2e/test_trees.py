@@ -104,7 +104,9 @@ def test_p1_a_daemon_that_goes_to_the_background_is_told_of(project: Project) ->
     row = project.is_in("a", "failed")
     assert "foreground" in row["reason"]
     until(
-        lambda: not [p for p in marked(project.mark, project.root) if "1000" in p.command],
+        lambda: (
+            not [p for p in marked(project.mark, project.root) if "1000" in p.command]
+        ),
         "what it left behind is gone",
     )
 
@@ -120,5 +122,7 @@ def test_p2_no_zombie(project: Project) -> None:
     keeper = project.keeper_pid()
     until(lambda: not zombies_of(keeper), "the keeper waited for all", seconds=5.0)
     assert [project.pid("a")] == [
-        each.pid for each in marked(project.mark, project.root) if "child.py" in each.command
+        each.pid
+        for each in marked(project.mark, project.root)
+        if "child.py" in each.command
     ]
