@@ -65,8 +65,13 @@ time.sleep(60)
 def test_a_stranger_is_not_heard(project: Project) -> None:
     """A process outside the tree, of the same user, changes nothing."""
     pid = project.shell("one", "sleep 60")["pid"]
-    environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    address = next(x for x in environ if x.startswith(b"NOTIFY_SOCKET="))[14:].decode()
+    # The environment is in /proc a little after the exec has begun.
+    environ = wait_until(
+        lambda: Path(f"/proc/{pid}/environ").read_bytes(), "the environment"
+    )
+    marker = b"NOTIFY_SOCKET="
+    found = next(part for part in environ.split(b"\0") if part.startswith(marker))
+    address = found.removeprefix(marker).decode()
     env = {**os.environ, "NOTIFY_SOCKET": address}
     lie = [sys.executable, "-c", SENDER + 'notify("READY=1"); time.sleep(60)']
     with subprocess.Popen(lie, env=env) as stranger:

@@ -1635,9 +1635,9 @@ class Tree:
             return
         for text in data.split():
             pid = int(text)
-            if pid in self.orphans or pid in self._keeper.mains:
+            if pid in self.orphans or pid in self._keeper.deaths.mains:
                 continue
-            if pid in self._keeper.helpers:
+            if pid in self._keeper.deaths.helpers:
                 continue
             status = read_stat(pid)
             if status is None or status.state in "ZX":
@@ -1712,9 +1712,9 @@ class Tree:
         queue_: deque[int] = deque(roots)
         while queue_:
             pid = queue_.popleft()
-            if pid in found or pid in self._keeper.helpers:
+            if pid in found or pid in self._keeper.deaths.helpers:
                 continue
-            if pid != slot.pid and pid in self._keeper.mains:
+            if pid != slot.pid and pid in self._keeper.deaths.mains:
                 continue
             status = read_stat(pid)
             if status is None or status.state in "ZX":
@@ -1742,7 +1742,7 @@ class Tree:
             if not entry.isdigit() or int(entry) == own:
                 continue
             pid = int(entry)
-            if pid in self._keeper.helpers:
+            if pid in self._keeper.deaths.helpers:
                 continue
             status = read_stat(pid)
             if status is None or status.state in "ZX":
@@ -1753,7 +1753,7 @@ class Tree:
             if slot is None:
                 for key in self._outputs_of(pid):
                     slot = by_feed.get(key)
-            if slot is not None and self._keeper.mains.get(pid, slot) is slot:
+            if slot is not None and self._keeper.deaths.mains.get(pid, slot) is slot:
                 found[slot.name][pid] = status.start
         return found
 
@@ -1778,7 +1778,7 @@ class Tree:
             if chain.parent in (0, 1, own):
                 break
             current = chain.parent
-            if self._keeper.mains.get(current):
+            if self._keeper.deaths.mains.get(current):
                 return False
             above = read_stat(current)
             if above is None:
@@ -1794,7 +1794,7 @@ class Tree:
 
     def send(self, pid: int, start: int, number: int) -> bool:
         """This signals exactly the process that was meant, or nobody."""
-        if pid in self.orphans or self._keeper.is_own_child(pid):
+        if pid in self.orphans or self._keeper.deaths.is_own_child(pid):
             try:
                 os.kill(pid, number)
             except OSError:
@@ -1860,350 +1860,30 @@ class Tree:
         return slot.alive and member[0] == slot.pid
 
 
-# ----------------------------------------------------------------------- the keeper
+# --------------------------------------------------------------------------------- loop
 
 
-class Keeper:
-    """This is the loop: one epoll, and what happens on each of its events."""
+class Loop:
+    """This is one epoll and one heap of timers; idle, it does not wake up."""
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        self.pid = os.getpid()
-        self.state_fd = open_private_folder(options.state, 0o700)
-        self.lock_fd = self._take_lock()
-        self._redirect()
-        self.subreaper = become_subreaper()
-        self.boot_id = (read_file("/proc/sys/kernel/random/boot_id") or b"").strip()
-        self.pid_namespace = os.stat("/proc/self/ns/pid").st_ino
-        self.started_at = clock()
-        self.slots: dict[str, Slot] = {}
-        self.by_run: dict[str, Slot] = {}
-        self.mains: dict[int, Slot] = {}
-        self.helpers: dict[int, Callable[[int], None]] = {}
-        self.blob: Any = None
-        self.epoch = 0
-        self.seq = 0
-        self.control: Json | None = None
-        self.control_pid: int | None = None
-        self.control_delay = CONTROL_DELAY_FIRST
-        self.control_since = 0.0
-        self.control_due: object = None
-        self.ending = False
-        self.connections: dict[int, Connection] = {}
-        self.attached: Connection | None = None
-        self.followed: set[str] | None = set()
-        self.tree = Tree(self)
-        self.spawner = Spawner()
+    def __init__(self) -> None:
         self.poller = select.epoll()
-        self.handlers: dict[int, Callable[[int], None]] = {}
-        self.timers: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self.timer_count = 0
-        self.feeds_due: deque[Feed] = deque()
-        self.feeds_waiting: list[Feed] = []
-        self.discarding = False
-        self.opens: list[tuple[LogFile, object]] = []
-        self.spawns: deque[tuple[Slot, Json]] = deque()
-        self.left_slots: set[Slot] = set()
-        self.scratch = bytearray(READ_SIZE)
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._timers: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._timer_count = 0
         self.mailbox: deque[tuple[Any, ...]] = deque()
         self.mail_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.grown: dict[str, tuple[int, int]] = {}
-        self.lost: dict[str, tuple[int, int]] = {}
-        self.flushes: list[tuple[Connection, Any]] = []
-        self.syncs: list[tuple[Connection, Any]] = []
-        self.syncing = False
-        self.writer = LogWriter(options.state, self.tell)
-        self.journal = Journal(self.state_fd, self.describe_all)
-        self.fifo_folder = open_private_folder(f"{options.state}/fifo", 0o700)
-        self.short_folder: str | None = None
-        self.notify_folders: dict[str, int] = {}
-        os.close(open_private_folder(options.runtime, 0o711))
-        self._notify_folder(f"{options.runtime}/notify/-")
-        self.listener: Any = None
-        self.child_reader, self.child_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-
-    # -- start
-
-    def _take_lock(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open("lock", flags, 0o600, dir_fd=self.state_fd)
-        for attempt in range(20):
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                # Who only asks whether a keeper lives holds it for an instant.
-                if attempt == 19:
-                    text = os.pread(fd, 20, 0).strip()
-                    raise LockTaken(int(text) if text.isdigit() else 0) from None
-                time.sleep(0.002)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % self.pid, 0)
-        return fd
-
-    def _redirect(self) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open("keeper.log", flags, 0o600, dir_fd=self.state_fd)
-        if os.fstat(fd).st_size > SUPERVISOR_LOG_MAX:
-            os.ftruncate(fd, 0)
-        os.dup2(fd, 2)
-        os.close(fd)
-
-    def recover(self) -> None:
-        """This reads the journal and finds the daemons an earlier keeper left."""
-        history = self.journal.read()
-        self.seq = history.seq
-        self.epoch = history.epoch
-        self.blob = history.blob
-        self.control = history.control
-        self.short_folder = history.notify
-        intents = []
-        for name, record in history.slots.items():
-            if is_name(name):
-                slot = self._restore(name, record)
-                if record.get("intent"):
-                    intents.append(slot)
-        if intents:
-            self._find_intents(intents)
-        ended = [
-            slot
-            for slot in self.slots.values()
-            if not slot.alive
-            and slot.run
-            and (slot.left or slot.exit is None)
-            and slot.failed is None
-        ]
-        if ended:
-            self._find_left_over(ended)
-        self.journal.compact()
-
-    def notify_path(self, slot: Slot) -> str:
-        """This is where a slot's notify socket is: in RUNTIME, if that is short enough.
-
-        A daemon of an earlier keeper has the path in its environment: it stays.
-        """
-        if slot.notify_path is None:
-            path = f"{self.options.runtime}/notify/{slot.name}"
-            if len(os.fsencode(path)) > SUN_PATH_MAX:
-                path = f"{self._short_folder()}/{slot.name}"
-            slot.notify_path = path
-        return slot.notify_path
-
-    def _short_folder(self) -> str:
-        """This makes, once, a private folder whose name is short."""
-        if self.short_folder is None:
-            base = os.environ.get("TMPDIR", "/tmp")
-            if len(os.fsencode(base)) > 16:
-                base = "/tmp"
-            path = f"{base}/duende-{os.urandom(6).hex()}"
-            os.mkdir(path, 0o700)
-            os.chmod(path, 0o711)
-            self.short_folder = path
-            self.journal.add({"t": "keeper", "notify": path})
-        return self.short_folder
-
-    def _notify_folder(self, path: str) -> int:
-        folder = os.path.dirname(path)
-        fd = self.notify_folders.get(folder)
-        if fd is None:
-            fd = self.notify_folders[folder] = open_private_folder(folder, 0o711)
-        return fd
-
-    def _restore(self, name: str, record: Json) -> Slot:
-        slot = self.slots[name] = Slot(name)
-        slot.begin(str(record.get("run") or ""))
-        if slot.run:
-            self.by_run[slot.run] = slot
-        slot.blob = record.get("blob")
-        slot.exit = record.get("exit")
-        slot.failed = record.get("failed")
-        slot.left = list(record.get("left") or ())
-        slot.ready = bool(record.get("ready"))
-        slot.stopping = bool(record.get("stopping"))
-        slot.spawned_at = record.get("spawned_at")
-        slot.exited_at = record.get("exited_at")
-        slot.stop_timeout = float(record.get("stop_timeout") or 10.0)
-        slot.uid = record.get("uid")
-        slot.notify_path = record.get("notify")
-        slot.log_settings = record.get("log")
-        same_world = (
-            record.get("boot", self.boot_id.decode()) == self.boot_id.decode()
-            and record.get("pidns", self.pid_namespace) == self.pid_namespace
-        )
-        pid, start = record.get("pid"), record.get("start")
-        if slot.log_settings is not None:
-            try:
-                slot.log = LogFile(name, slot.log_settings)
-                self.writer.post(self.writer.open, [(slot.log, None)])
-            except (Refused, KeyError, TypeError, ValueError):
-                slot.log_settings = None
-        slot.pid, slot.start, slot.ino = pid, start, record.get("ino")
-        if not same_world:
-            slot.left = []
-            if slot.exit is None and slot.failed is None and slot.run:
-                self._set_exit(slot, None)
-            return slot
-        if pid is not None:
-            slot.sessions.add(pid)
-            slot.noted[pid] = start or 0
-        if slot.exit is None and slot.failed is None and pid is not None:
-            if not self._adopt(slot):
-                self._set_exit(slot, None)
-                slot.left = [pid]  # until the survey says that nothing is left
-        return slot
-
-    def _set_exit(self, slot: Slot, status: int | None) -> None:
-        slot.exit = exit_record(status)
-        slot.exited_at = clock()
-        self.seq += 1
-
-    def _adopt(self, slot: Slot) -> bool:
-        """This takes over a main process of an earlier keeper, if it still is the one."""
-        assert slot.pid is not None
-        try:
-            fd = os.pidfd_open(slot.pid)
-        except OSError:
-            return False
-        # Only after the open can the pid not be reused under our eyes.
-        status = read_stat(slot.pid)
-        inode = os.fstat(fd).st_ino
-        if (
-            status is None
-            or status.start != slot.start
-            or (slot.ino not in (None, inode) and slot.ino)
-        ):
-            os.close(fd)
-            return False
-        slot.alive = True
-        slot.exit = None
-        self.mains[slot.pid] = slot
-        self.tree.note(slot, slot.pid, status)
-        self._watch_main(slot, fd)
-        self._open_feed_quietly(slot)
-        return True
-
-    def _open_feed_quietly(self, slot: Slot) -> None:
-        try:
-            self.open_feed(slot)
-            self.open_notify(slot)
-        except SpawnFailed as err:
-            note(f"{slot.name}: {err.step}: {err.text}")
-
-    def _find_intents(self, slots: list[Slot]) -> None:
-        """This looks for children whose pid was never written down.
-
-        A child between vfork and exec still shows the dead keeper's command line,
-        so while there is one, it looks again.
-        """
-        for slot in slots:
-            slot.exit = None
-        for _ in range(30):
-            unborn = self._unborn()
-            waiting = [slot for slot in slots if not slot.alive]
-            for name, members in self.tree.survey(waiting).items():
-                slot = self.slots[name]
-                leaders = [
-                    pid
-                    for pid in sorted(members, key=lambda pid: members[pid])
-                    if (found := read_stat(pid)) is not None and found.session == pid
-                ]
-                for pid in leaders:
-                    slot.pid, slot.start, slot.ino = pid, members[pid], None
-                    if self._adopt(slot):
-                        slot.spawned_at = clock()
-                        break
-            if not unborn:
-                break
-            time.sleep(0.01)
-        for slot in slots:
-            if not slot.alive:
-                slot.failed = {
-                    "step": "fork",
-                    "errno": 0,
-                    "text": "the keeper died while it was starting this",
-                }
-
-    def _unborn(self) -> bool:
-        """Whether there may be a child of a dead keeper of ours before its exec."""
-        marker = os.fsencode(self.options.state)
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit() or int(entry) == self.pid:
-                continue
-            command = read_file(f"/proc/{entry}/cmdline", 8192) or b""
-            if b"keeper" in command and marker in command.split(b"\0"):
-                status = read_stat(int(entry))
-                if status is not None and status.state not in "ZX":
-                    return True
-        return False
-
-    def _find_left_over(self, slots: list[Slot]) -> None:
-        for name, members in self.tree.survey(slots).items():
-            slot = self.slots[name]
-            slot.left = []
-            for pid, start in members.items():
-                self._watch_left_over(slot, pid, start)
-            if slot.exit is None and not slot.alive:
-                self._set_exit(slot, None)
-            if slot.left:
-                self.left_slots.add(slot)
-                self._open_feed_quietly(slot)
-
-    def _watch_left_over(self, slot: Slot, pid: int, start: int) -> None:
-        """This watches what is not our child, to see when nothing is left."""
-        if pid in slot.orphans:
-            return
-        try:
-            fd = os.pidfd_open(pid)
-        except OSError:
-            return
-        status = read_stat(pid)
-        if status is None or status.start != start:
-            os.close(fd)
-            return
-        slot.orphans[pid] = start
-        slot.left.append(pid)
-        self.tree.note(slot, pid, status)
-
-        def gone(_: int) -> None:
-            self.unwatch(fd)
-            os.close(fd)
-            slot.orphans.pop(pid, None)
-            self.resurvey(slot)
-
-        self.watch(fd, gone, select.EPOLLIN | select.EPOLLONESHOT)
-
-    def resurvey(self, slot: Slot) -> None:
-        """This looks again for what is left of a daemon of an earlier keeper."""
-        for pid, start in self.tree.survey([slot])[slot.name].items():
-            self._watch_left_over(slot, pid, start)
-        self.settle()
-
-    def listen(self) -> None:
-        """This binds keeper.sock; the lock is ours, so an old socket is stale."""
-        try:
-            os.unlink("keeper.sock", dir_fd=self.state_fd)
-        except FileNotFoundError:
-            pass
-        flags = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        self.listener = socket.socket(socket.AF_UNIX, flags)
-        # Through the folder's fd, as STATE may be longer than sun_path.
-        self.listener.bind(f"/proc/self/fd/{self.state_fd}/keeper.sock")
-        os.chmod("keeper.sock", 0o600, dir_fd=self.state_fd)
-        self.listener.listen(128)
-        self.watch(self.listener.fileno(), self._accept)
-
-    # -- epoll and timers
 
     def watch(
         self, fd: int, handler: Callable[[int], None], events: int = select.EPOLLIN
     ) -> None:
         """This calls `handler(events)` when something happens on fd."""
-        self.handlers[fd] = handler
+        self._handlers[fd] = handler
         self.poller.register(fd, events)
 
     def unwatch(self, fd: int) -> None:
         """This stops watching fd (before it is closed)."""
-        if self.handlers.pop(fd, None) is not None:
+        if self._handlers.pop(fd, None) is not None:
             try:
                 self.poller.unregister(fd)
             except OSError:
@@ -2211,9 +1891,7 @@ class Keeper:
 
     def later(self, delay: float, action: Callable[..., None], *arguments: Any) -> None:
         """This calls `action` once, after `delay` seconds."""
-        self.timer_count += 1
-        when = time.monotonic() + delay
-        heappush(self.timers, (when, self.timer_count, action, arguments))
+        self.at(time.monotonic() + delay, action, *arguments)
 
     def tell(self, *message: Any) -> None:
         """This brings a message of another thread into the loop."""
@@ -2223,69 +1901,62 @@ class Keeper:
         except BlockingIOError:
             pass
 
-    def run(self) -> NoReturn:
-        """This is the loop."""
-        self.watch(self.child_reader, self._children_changed)
-        self.watch(self.mail_fd, self._read_mail)
-        self.reap()
-        while True:
-            try:
-                self._turn()
-            except Exception:
-                note_exception("loop")
-                time.sleep(0.01)
+    def at(self, when: float, action: Callable[..., None], *arguments: Any) -> None:
+        """This calls `action` once, when the monotonic clock shows `when`."""
+        self._timer_count += 1
+        heappush(self._timers, (when, self._timer_count, action, arguments))
 
-    def _turn(self) -> None:
+    def turn(self, work_waits: bool) -> None:
+        """This waits for events, unless work waits, and handles them and the timers."""
         timeout = -1.0
-        if self.feeds_due or self._has_requests():
+        if work_waits:
             timeout = 0.0
-        elif self.timers:
-            timeout = max(0.0, self.timers[0][0] - time.monotonic())
-        events = self.poller.poll(timeout, 1024)
-        for fd, event in events:
-            handler = self.handlers.get(fd)
-            if handler is None:
-                continue
-            try:
-                handler(event)
-            except Exception:
-                note_exception("event")
-        if self.timers:
+        elif self._timers:
+            timeout = max(0.0, self._timers[0][0] - time.monotonic())
+        for fd, events in self.poller.poll(timeout, 1024):
+            handler = self._handlers.get(fd)
+            if handler is not None:
+                self._call(handler, events)
+        if self._timers:
             now = time.monotonic()
-            while self.timers and self.timers[0][0] <= now:
-                _, _, action, arguments = heappop(self.timers)
-                try:
-                    action(*arguments)
-                except Exception:
-                    note_exception("timer")
-        self._serve_requests()
-        if self.opens:
-            self._open_logs()
-        if self.feeds_due:
-            self._serve_feeds()
-        self._finish_turn()
+            while self._timers and self._timers[0][0] <= now:
+                _, _, action, arguments = heappop(self._timers)
+                self._call(action, *arguments)
 
-    def _finish_turn(self) -> None:
-        self.journal.flush()
-        self.writer.push()
-        if self.grown:
-            for name, (gen, size) in self.grown.items():
-                self.event({"ev": "log", "name": name, "gen": gen, "size": size})
-            self.grown.clear()
-        if self.lost:
-            lost, self.lost = self.lost, {}
-            for name, (count, total) in lost.items():
-                self.numbered(
-                    {"ev": "dropped", "name": name, "bytes": count, "total": total}
-                )
-            self.journal.flush()
-        for connection in list(self.connections.values()):
-            if connection.outgoing:
-                self._send(connection)
-            if connection.half_closed:
-                self.close(connection)
+    @staticmethod
+    def _call(action: Callable[..., None], *arguments: Any) -> None:
+        try:
+            action(*arguments)
+        except Exception:
+            # One daemon's trouble is not to be the others'.
+            note_exception("event")
 
-    # -- connections
+
+# ------------------------------------------------------------------------------- server
+
+
+class Server:
+    """This is keeper.sock: who is connected, and which of them is in charge."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self.listener: Any = None
+        self.connections: dict[int, Connection] = {}
+        self.attached: Connection | None = None
+
+    def listen(self) -> None:
+        """This binds keeper.sock; the lock is ours, so an old socket is stale."""
+        try:
+            os.unlink("keeper.sock", dir_fd=self._keeper.state_fd)
+        except FileNotFoundError:
+            pass
+        flags = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self.listener = socket.socket(socket.AF_UNIX, flags)
+        # Through the folder's fd, as STATE may be longer than sun_path.
+        self.listener.bind(f"/proc/self/fd/{self._keeper.state_fd}/keeper.sock")
+        os.chmod("keeper.sock", 0o600, dir_fd=self._keeper.state_fd)
+        self.listener.listen(128)
+        self._keeper.loop.watch(self.listener.fileno(), self._accept)
 
     def _accept(self, _: int) -> None:
         for _ in range(16):
@@ -2296,8 +1967,10 @@ class Keeper:
             except OSError as err:
                 # Level-triggered, it would come again at once.
                 note(f"accept: {err}; again in 1 s")
-                self.unwatch(self.listener.fileno())
-                self.later(1.0, self.watch, self.listener.fileno(), self._accept)
+                self._keeper.loop.unwatch(self.listener.fileno())
+                self._keeper.loop.later(
+                    1.0, self._keeper.loop.watch, self.listener.fileno(), self._accept
+                )
                 return
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
@@ -2312,7 +1985,7 @@ class Keeper:
             def handle(events: int, connection: Connection = connection) -> None:
                 self._on_connection(connection, events)
 
-            self.watch(connection.fd, handle)
+            self._keeper.loop.watch(connection.fd, handle)
 
     def _on_connection(self, connection: Connection, events: int) -> None:
         if events & select.EPOLLOUT:
@@ -2324,9 +1997,6 @@ class Keeper:
                 connection.push(encode_line({"error": str(err)}))
                 connection.requests.clear()
                 connection.half_closed = True
-            if connection.half_closed and connection is not self.attached:
-                # Half a conversation is still answered: nothing is lost by it.
-                pass
 
     def _send(self, connection: Connection) -> None:
         done = connection.send()
@@ -2334,11 +2004,19 @@ class Keeper:
             return
         if done is connection.waits_for_space:
             events = select.EPOLLIN if done else select.EPOLLIN | select.EPOLLOUT
-            self.poller.modify(connection.fd, events)
+            self._keeper.loop.poller.modify(connection.fd, events)
             connection.waits_for_space = not done
         if connection.size > OUT_LIMIT:
             note("a client does not read what it asked for; closed")
             self.close(connection)
+
+    def flush(self) -> None:
+        """This sends what the turn has queued, and ends what has been closed."""
+        for connection in list(self.connections.values()):
+            if connection.outgoing:
+                self._send(connection)
+            if connection.half_closed:
+                self.close(connection)
 
     def close(self, connection: Connection) -> None:
         """This ends a connection."""
@@ -2346,51 +2024,25 @@ class Keeper:
             return
         connection.closed = True
         connection.requests.clear()
-        self.unwatch(connection.fd)
+        self._keeper.loop.unwatch(connection.fd)
         self.connections.pop(connection.fd, None)
         connection.sock.close()
         if connection is self.attached:
             self.attached = None
-            self._follow([])
-            if self.control is not None and self.control_pid is None:
-                self._plan_control(CONTROL_DELAY_FIRST)
+            self._keeper.requests.follow([])
+            if self._keeper.plane.wanted is not None and self._keeper.plane.pid is None:
+                self._keeper.plane.plan(CONTROL_DELAY_FIRST)
 
-    def _has_requests(self) -> bool:
+    def has_requests(self) -> bool:
         return any(connection.requests for connection in self.connections.values())
 
-    def _serve_requests(self) -> None:
+    def serve(self) -> None:
         until = time.monotonic() + TURN_SECONDS
         for connection in list(self.connections.values()):
             while connection.requests and not connection.closed:
-                self._serve(connection, connection.requests.popleft())
+                self._keeper.requests.serve(connection, connection.requests.popleft())
                 if time.monotonic() > until:
                     return
-
-    def _serve(self, connection: Connection, line: bytes) -> None:
-        identifier: Any = None
-        reply: Json | None
-        try:
-            request = loads(line.decode("utf-8"))
-            if not isinstance(request, dict):
-                raise Refused("a request is a JSON object")
-            identifier = request.get("id")
-            reply = self._perform(connection, request)
-        except Refused as err:
-            reply = {"error": str(err)}
-        except (KeyError, TypeError, ValueError, UnicodeError) as err:
-            reply = {"error": f"bad request: {type(err).__name__}: {err}"}
-        except Exception as err:
-            note_exception("request")
-            reply = {"error": f"internal error: {type(err).__name__}: {err}"}
-        if reply is not None and identifier is not None:
-            self.answer(connection, identifier, reply)
-        while self.spawns:
-            slot, spec = self.spawns.popleft()
-            try:
-                self._finish_spawn(slot, spec)
-            except Exception as err:
-                note_exception(f"spawn of {slot.name}")
-                self._spawn_failed(slot, SpawnFailed("fork", errno.EIO, str(err)))
 
     @staticmethod
     def answer(connection: Connection, identifier: Any, reply: Json) -> None:
@@ -2407,453 +2059,22 @@ class Keeper:
         if self.attached is not None:
             self.attached.push(encode_line(event))
 
-    def numbered(self, event: Json, record: Json | None = None) -> None:
-        """This gives an event the next number, journals that, and sends it."""
-        self.seq += 1
-        event["seq"] = self.seq
-        if record is None:
-            record = {"t": "seq"}
-        record["q"] = self.seq
-        self.journal.add(record)
-        self.event(event)
 
-    # -- requests
+# ------------------------------------------------------------------------------- output
 
-    def _perform(self, connection: Connection, request: Json) -> Json | None:
-        operation = request["op"]
-        if operation == "attach":
-            return self._op_attach(connection, request)
-        if operation == "peek":
-            self._snapshot(connection)
-            return {}
-        if operation == "flush":
-            self._flush_output(connection, request)
-            return None
-        if operation == "tree":
-            return self._op_tree(request)
-        if connection is not self.attached:
-            raise Refused("not attached")
-        handler = self._operations.get(operation)
-        if handler is None:
-            raise Refused(f"unknown op {operation!r}")
-        return handler(self, connection, request)
 
-    def slot_of(self, request: Json) -> Slot:
-        """This finds the slot, and the run, that a request means."""
-        slot = self.slots.get(request["name"])
-        if slot is None:
-            raise Refused("no such slot")
-        run = request.get("run")
-        if run is not None and run != slot.run:
-            raise Refused("stale")
-        return slot
+class Output:
+    """This reads the FIFOs: at once after a pause, then as seldom as can be."""
 
-    def _op_attach(self, connection: Connection, request: Json) -> Json:
-        if request.get("version", PROTOCOL_VERSION) != PROTOCOL_VERSION:
-            raise Refused(f"this keeper speaks version {PROTOCOL_VERSION}")
-        older = self.attached
-        self.attached = None
-        if older is not None and older is not connection:
-            self.close(older)
-        self.epoch += 1
-        self.control_due = None
-        self.journal.add({"t": "epoch", "epoch": self.epoch})
-        self._follow([])
-        self.attached = connection
-        self._snapshot(connection)
-        return {"epoch": self.epoch}
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self.due: deque[Feed] = deque()
+        self._waiting: list[Feed] = []
+        self._discarding = False
+        self._scratch = bytearray(READ_SIZE)
+        self._folder = open_private_folder(f"{keeper.options.state}/fifo", 0o700)
 
-    def _snapshot(self, connection: Connection) -> None:
-        self.tree.refresh()
-        for slot in self.slots.values():
-            if slot.alive and not self.is_own_child(slot.pid or 0):
-                status = read_stat(slot.pid or 0)
-                slot.paused = status is not None and status.state == "T"
-            described = slot.describe(self.scope_of(slot), self.fifo_path(slot))
-            connection.push(encode_line({"ev": "slot", **described}))
-        connection.push(
-            encode_line(
-                {
-                    "ev": "attached",
-                    "version": PROTOCOL_VERSION,
-                    "epoch": self.epoch,
-                    "seq": self.seq,
-                    "keeper_pid": self.pid,
-                    "boot_id": self.boot_id.decode("ascii", "replace"),
-                    "started_at": self.started_at,
-                    "embedded": self.options.owner is not None,
-                    "kill_scope": "subreaper" if self.subreaper else "session",
-                    "blob": self.blob,
-                    "orphans": [
-                        {"pid": pid, "comm": comm_of(pid)}
-                        for pid, slot in self.tree.orphans.items()
-                        if slot is None
-                    ],
-                    "journal_ok": self.journal.ok,
-                }
-            )
-        )
-
-    def _op_spawn(self, _: Connection, request: Json) -> Json:
-        name, run = request["name"], request["run"]
-        if not is_name(name):
-            raise Refused(f"{name!r} can't be the name of a slot")
-        if not isinstance(run, str) or not run:
-            raise Refused("a run id is a text")
-        path, argv, env = request["path"], request["argv"], request["env"]
-        if not path.startswith("/"):
-            raise Refused("path must be absolute")
-        if not argv or not all(isinstance(text, str) for text in argv):
-            raise Refused("argv must be a list of texts, argv[0] included")
-        if not all(isinstance(text, str) for text in env.values()):
-            raise Refused("env must map texts to texts")
-        if self.ending:
-            raise Refused("ending")
-        settings = request.get("log")
-        slot = self.slots.get(name)
-        if slot is None:
-            slot = Slot(name)
-        elif slot.alive or slot.opening or slot.orphans:
-            raise Refused("busy")
-        log = None
-        if settings is not None:
-            log = slot.log
-            if log is None or log.path != settings["path"]:
-                log = LogFile(name, settings)
-            elif log.settings != settings:
-                log.configure(settings)
-                self.writer.post(self.writer.reconfigure, log)
-        if slot.log is not None and slot.log is not log:
-            self.writer.post(self.writer.close, slot.log)
-        self.slots[name] = slot
-        self.by_run.pop(slot.run, None)
-        self.left_slots.discard(slot)
-        slot.begin(run)
-        self.by_run[run] = slot
-        slot.log = log
-        slot.log_settings = settings
-        slot.uid = request.get("uid")
-        slot.stop_timeout = float(request.get("stop_timeout") or 10.0)
-        if "blob" in request:
-            slot.blob = request["blob"]
-        self.notify_path(slot)
-        self.journal.add(
-            {
-                "t": "intent",
-                "name": name,
-                "run": run,
-                "log": settings,
-                "notify": slot.notify_path,
-                "stop_timeout": slot.stop_timeout,
-                "uid": slot.uid,
-                "blob": slot.blob,
-                "boot": self.boot_id.decode("ascii", "replace"),
-                "pidns": self.pid_namespace,
-            }
-        )
-        if log is not None and not log.ready:
-            log.followed = self.followed is None or name in self.followed
-            slot.opening = True
-            self.opens.append((log, (slot, request)))
-        else:
-            self.spawns.append((slot, request))
-        return {}
-
-    def _open_logs(self) -> None:
-        """This has the logs opened of what is about to be started."""
-        wanted, self.opens = self.opens, []
-        self.writer.post(self.writer.open, wanted)
-        # A stuck disk may cost output, never a start.
-        results = [(log, ticket, 0, "") for log, ticket in wanted]
-        self.later(STALL_SECONDS, self._all_opened, results)
-
-    def _all_opened(self, results: list[tuple[LogFile, object, int, str]]) -> None:
-        for log, ticket, number, text in results:
-            self._opened(log, ticket, number, text)
-
-    def _opened(self, log: LogFile, ticket: Any, number: int, text: str) -> None:
-        if ticket is None:
-            return
-        slot, request = ticket
-        if not slot.opening or slot.run != request["run"] or slot.log is not log:
-            return
-        slot.opening = False
-        if number:
-            log.ready = False
-            self._spawn_failed(slot, SpawnFailed("log", number, text))
-        else:
-            self._finish_spawn(slot, request)
-
-    def _finish_spawn(self, slot: Slot, spec: Json) -> None:
-        output = -1
-        try:
-            environment = dict(spec["env"])
-            environment.setdefault("DUENDE_RUN_ID", slot.run)
-            if slot.log is not None:
-                self.open_feed(slot)
-            self.open_notify(slot)
-            environment["NOTIFY_SOCKET"] = self.notify_path(slot)
-            if slot.log is not None and slot.feed is not None:
-                try:
-                    output = os.open(
-                        f"/proc/self/fd/{slot.feed.fd}", os.O_RDWR | os.O_CLOEXEC
-                    )
-                except OSError as err:
-                    raise SpawnFailed("log", err.errno or errno.EIO) from err
-            self.journal.flush()
-            null = self.spawner.null
-            pid = self.spawner.spawn(spec, environment, output if output >= 0 else null)
-        except SpawnFailed as err:
-            self._spawn_failed(slot, err)
-            return
-        finally:
-            if output >= 0:
-                os.close(output)
-        slot.pid = pid
-        slot.alive = True
-        slot.spawned_at = clock()
-        self.mains[pid] = slot
-        status = read_stat(pid)
-        slot.start = status.start if status is not None else 0
-        slot.sessions.add(pid)
-        slot.noted[pid] = slot.start
-        try:
-            fd = os.pidfd_open(pid)
-            slot.ino = os.fstat(fd).st_ino
-            os.close(fd)
-        except OSError:
-            slot.ino = None
-        head = {"name": slot.name, "run": slot.run, "pid": pid, "start": slot.start}
-        log = slot.log
-        self.numbered(
-            {
-                "ev": "spawned",
-                **head,
-                "at": slot.spawned_at,
-                "log": None if log is None else log.describe(),
-                "fifo": self.fifo_path(slot),
-            },
-            {"t": "pid", **head, "ino": slot.ino, "spawned_at": slot.spawned_at},
-        )
-
-    def _spawn_failed(self, slot: Slot, err: SpawnFailed) -> None:
-        slot.failed = {"step": err.step, "errno": err.number, "text": err.text}
-        head = {"name": slot.name, "run": slot.run}
-        self.numbered(
-            {"ev": "spawn-failed", **head, **slot.failed, "at": clock()},
-            {"t": "failed", **head, "failed": slot.failed},
-        )
-
-    def _op_signal(self, _: Connection, request: Json) -> Json:
-        slot = self.slot_of(request)
-        number, scope = request["sig"], request.get("scope", "main")
-        if scope not in ("main", "tree", "rest"):
-            raise Refused(f"unknown scope {scope!r}")
-        if not isinstance(number, int) or not 0 <= number <= 64:
-            raise Refused(f"unknown signal {number!r}")
-        if number == signal.SIGKILL and (scope == "tree" or not slot.alive):
-            self._keep_killing(slot)
-        count = self.tree.signal(slot, number, scope)
-        return {"count": count}
-
-    def _keep_killing(self, slot: Slot) -> None:
-        """This follows a SIGKILL of a tree up until nothing is left of it."""
-        if slot.killing:
-            return
-        slot.killing = True
-        self.later(0.02, self._kill_again, slot, slot.run, 0.02)
-
-    def _kill_again(self, slot: Slot, run: str, delay: float) -> None:
-        if slot.run != run or not slot.killing:
-            return
-        if not slot.alive and not slot.orphans:
-            slot.killing = False
-            return
-        before = set(slot.noted)
-        self.tree.signal(slot, signal.SIGKILL, "tree")
-        # What is stuck in the kernel is asked ever less often; what still grows is
-        # followed as fast as it can be.
-        delay = 0.02 if set(slot.noted) - before else min(5.0, delay * 2)
-        self.later(delay, self._kill_again, slot, run, delay)
-
-    def _op_tree(self, request: Json) -> Json:
-        slot = self.slot_of(request)
-        return {"pids": [pid for pid, _ in self.tree.members(slot)]}
-
-    def _op_put(self, connection: Connection, request: Json) -> Json | None:
-        name, blob = request["name"], request["blob"]
-        if name == "":
-            self.blob = blob
-        else:
-            slot = self.slots.get(name)
-            if slot is None:
-                if not is_name(name):
-                    raise Refused(f"{name!r} can't be the name of a slot")
-                slot = self.slots[name] = Slot(name)
-            slot.blob = blob
-        self.journal.add({"t": "put", "name": name, "blob": blob})
-        if not request.get("sync"):
-            return {}
-        self.journal.flush()
-        if not self.journal.ok:
-            raise Refused("the journal can't be written")
-        self.syncs.append((connection, request.get("id")))
-        self._start_sync()
-        return None
-
-    def _start_sync(self) -> None:
-        """This fsyncs in a thread of its own: the loop never waits for a disk."""
-        if self.syncing or not self.syncs:
-            return
-        self.syncing = True
-        waiting, self.syncs = self.syncs, []
-        fd = os.dup(self.journal.fd)
-
-        def sync() -> None:
-            try:
-                os.fsync(fd)
-                os.fsync(self.state_fd)
-                failure = ""
-            except OSError as err:
-                failure = str(err)
-            os.close(fd)
-            self.tell("synced", waiting, failure)
-
-        _thread.start_new_thread(sync, ())
-
-    def _synced(self, waiting: list[tuple[Connection, Any]], failure: str) -> None:
-        self.syncing = False
-        for connection, identifier in waiting:
-            reply = {"error": f"fsync: {failure}"} if failure else {}
-            self.answer(connection, identifier, reply)
-        self._start_sync()
-
-    def _flush_output(self, connection: Connection, request: Json) -> None:
-        names = request.get("names")
-        for slot in list(self.slots.values()):
-            if slot.feed is not None and (names is None or slot.name in names):
-                self.drain(slot)
-        identifier = request.get("id")
-        self.writer.post(self.tell, "flushed", connection, identifier)
-
-    def _follow(self, names: list[str] | None) -> None:
-        self.followed = None if names is None else set(names)
-        for slot in self.slots.values():
-            if slot.log is not None:
-                slot.log.followed = names is None or slot.name in names
-
-    def _op_follow(self, _: Connection, request: Json) -> Json:
-        self._follow(request["names"])
-        return {}
-
-    def _op_forget(self, _: Connection, request: Json) -> Json:
-        slot = self.slot_of(request)
-        if slot.alive or slot.opening or slot.orphans:
-            raise Refused("busy")
-        if slot.feed is not None:
-            self.drain(slot)
-            self.unwatch(slot.feed.fd)
-            os.close(slot.feed.fd)
-            slot.feed = None
-        if slot.log is not None:
-            self.writer.post(self.writer.close, slot.log)
-        if slot.notify is not None:
-            self.unwatch(slot.notify.fileno())
-            slot.notify.close()
-        for path in (f"{self.options.state}/fifo/{slot.name}", slot.notify_path):
-            try:
-                os.unlink(path or "")
-            except OSError:
-                pass
-        del self.slots[slot.name]
-        self.by_run.pop(slot.run, None)
-        self.left_slots.discard(slot)
-        self.journal.add({"t": "forget", "name": slot.name})
-        return {}
-
-    def _op_control(self, _: Connection, request: Json) -> Json:
-        argv = request["argv"]
-        record = {"t": "control", "argv": argv, "env": request.get("env")}
-        self.control = record if argv else None
-        self.journal.add(dict(record))
-        self.control_due = None
-        self.control_delay = CONTROL_DELAY_FIRST
-        if argv and self.control_pid is None:
-            self._start_control()
-        return {}
-
-    def _op_exit(self, connection: Connection, request: Json) -> None:
-        self.tree.refresh()
-        if any(
-            slot.alive or slot.opening or slot.orphans for slot in self.slots.values()
-        ):
-            raise Refused("busy")
-        self.control = None
-        self.journal.add({"t": "control", "argv": None})
-        self.ending = True
-        self._kill_strangers()
-        self.answer(connection, request.get("id"), {})
-        self.finish()
-
-    def _kill_strangers(self) -> None:
-        """This ends the orphans that no slot can claim, before the keeper goes."""
-        until = time.monotonic() + 2.0
-        while time.monotonic() < until:
-            self.tree.refresh()
-            strangers = [pid for pid, s in self.tree.orphans.items() if s is None]
-            if not strangers:
-                return
-            for pid in strangers:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except OSError:
-                    pass
-            time.sleep(0.002)
-            self.reap()
-
-    def finish(self) -> NoReturn:
-        """This ends the keeper; the logs are written out first."""
-        for slot in self.slots.values():
-            if slot.feed is not None:
-                self.drain(slot)
-        self.journal.flush()
-        done = _thread.allocate_lock()
-        done.acquire()
-        self.writer.post(done.release)
-        done.acquire(timeout=5.0)
-        self._finish_turn()
-        if self.options.owner is not None:
-            remove_folder(self.options.runtime)
-            remove_folder(self.options.state)
-        else:
-            for slot in self.slots.values():
-                try:
-                    os.unlink(slot.notify_path or "")
-                except OSError:
-                    pass
-            try:
-                os.unlink("keeper.sock", dir_fd=self.state_fd)
-            except OSError:
-                pass
-        if self.short_folder is not None:
-            remove_folder(self.short_folder)
-        os._exit(0)
-
-    _operations: ClassVar[
-        dict[str, Callable[[Keeper, Connection, Json], Json | None]]
-    ] = {
-        "spawn": _op_spawn,
-        "signal": _op_signal,
-        "put": _op_put,
-        "follow": _op_follow,
-        "forget": _op_forget,
-        "control": _op_control,
-        "exit": _op_exit,
-    }
-
-    # -- output
-
-    def open_feed(self, slot: Slot) -> None:
+    def open(self, slot: Slot) -> None:
         """This makes the FIFO of a slot, or opens the one that is there.
 
         Raises:
@@ -2867,9 +2088,11 @@ class Keeper:
                 feed = slot.feed
 
                 def handle(_: int) -> None:
-                    self.feeds_due.append(feed)
+                    self.due.append(feed)
 
-                self.watch(fd, handle, select.EPOLLIN | select.EPOLLONESHOT)
+                self._keeper.loop.watch(
+                    fd, handle, select.EPOLLIN | select.EPOLLONESHOT
+                )
             if slot.feed.owner != owner:
                 os.fchown(slot.feed.fd, owner, -1)
                 slot.feed.owner = owner
@@ -2879,7 +2102,9 @@ class Keeper:
     def fifo_path(self, slot: Slot) -> str | None:
         """This is where a slot's FIFO can be opened by path."""
         feed = slot.feed
-        return None if feed is None else f"{self.options.state}/fifo/{slot.name}"
+        return (
+            None if feed is None else f"{self._keeper.options.state}/fifo/{slot.name}"
+        )
 
     def _open_fifo(self, name: str) -> int:
         # Read-write, so that the end of all writers is no end of file: the FIFO
@@ -2887,51 +2112,53 @@ class Keeper:
         flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
         for _ in range(2):
             try:
-                os.mkfifo(name, 0o600, dir_fd=self.fifo_folder)
+                os.mkfifo(name, 0o600, dir_fd=self._folder)
             except FileExistsError:
                 pass
             fd = -1
             try:
-                fd = os.open(name, flags, dir_fd=self.fifo_folder)
+                fd = os.open(name, flags, dir_fd=self._folder)
                 if stat.S_ISFIFO(os.fstat(fd).st_mode):
                     return fd
                 os.close(fd)
             except OSError as err:
                 if err.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
                     raise
-            os.unlink(name, dir_fd=self.fifo_folder)
+            os.unlink(name, dir_fd=self._folder)
         raise OSError(errno.EEXIST, "something else is in the place of the FIFO")
 
-    def _serve_feeds(self) -> None:
+    def serve(self) -> None:
         until = time.monotonic() + TURN_SECONDS
-        for _ in range(len(self.feeds_due)):
-            feed = self.feeds_due.popleft()
+        for _ in range(len(self.due)):
+            feed = self.due.popleft()
             try:
-                self._serve_feed(feed)
+                self._serve_one(feed)
             except OSError as err:
                 note(f"{feed.slot.name}: reading its output: {err}")
             if time.monotonic() > until:
                 return
 
-    def _serve_feed(self, feed: Feed) -> None:
+    def _serve_one(self, feed: Feed) -> None:
         slot = feed.slot
         if slot.feed is not feed:
             return
-        if self.writer.backlog > QUEUE_LIMIT and not self.discarding:
+        if self._keeper.writer.backlog > QUEUE_LIMIT and not self._discarding:
             self._hold(feed)
             return
-        total = self._read_feed(feed, 4 * READ_SIZE)
+        total = self._read(feed, 4 * READ_SIZE)
         if not total:
             # Quiet: the next byte is to be read as soon as it comes.
             feed.pause = 0.0
-            self.poller.modify(feed.fd, select.EPOLLIN | select.EPOLLONESHOT)
+            self._keeper.loop.poller.modify(
+                feed.fd, select.EPOLLIN | select.EPOLLONESHOT
+            )
             return
         now = time.monotonic()
         elapsed, feed.last = now - feed.last, now
         if total * 2 >= feed.capacity:
             feed.grow()
             feed.pause = 0.0
-            self.feeds_due.append(feed)
+            self.due.append(feed)
             return
         wanted = elapsed * feed.capacity / (4 * total)
         if wanted < FIRST_PAUSE:
@@ -2939,21 +2166,22 @@ class Keeper:
         pause = min(MAX_PAUSE, wanted, max(FIRST_PAUSE, 2 * feed.pause))
         feed.pause = pause
         if pause < 0.001:
-            self.poller.modify(feed.fd, select.EPOLLIN | select.EPOLLONESHOT)
+            self._keeper.loop.poller.modify(
+                feed.fd, select.EPOLLIN | select.EPOLLONESHOT
+            )
             return
         # On a common grid, so that many daemons are read in one wake-up.
         grid = 0.005 if pause > 0.01 else 0.001
-        self.timer_count += 1
         when = (int((now + pause) / grid) + 1) * grid
-        heappush(self.timers, (when, self.timer_count, self.feeds_due.append, (feed,)))
+        self._keeper.loop.at(when, self.due.append, feed)
 
-    def _read_feed(self, feed: Feed, limit: int) -> int:
+    def _read(self, feed: Feed, limit: int) -> int:
         """This moves up to `limit` bytes from a FIFO to the log writer."""
         total = 0
         log = feed.slot.log
         while total < limit:
             try:
-                count = os.readv(feed.fd, [self.scratch])
+                count = os.readv(feed.fd, [self._scratch])
             except BlockingIOError:
                 break
             if not count:
@@ -2961,14 +2189,16 @@ class Keeper:
             total += count
             if log is None:
                 continue
-            if self.discarding:
-                self.writer.post(self.writer.discarded, log, count)
+            if self._discarding:
+                self._keeper.writer.post(self._keeper.writer.discarded, log, count)
             elif count <= READ_SIZE // 4:
-                self.writer.feed(log, self.scratch[:count], count, time.time_ns())
+                self._keeper.writer.feed(
+                    log, self._scratch[:count], count, time.time_ns()
+                )
             else:
-                self.writer.feed(log, self.scratch, count, time.time_ns())
-                pool = self.writer.pool
-                self.scratch = pool.pop() if pool else bytearray(READ_SIZE)
+                self._keeper.writer.feed(log, self._scratch, count, time.time_ns())
+                pool = self._keeper.writer.pool
+                self._scratch = pool.pop() if pool else bytearray(READ_SIZE)
             if count < READ_SIZE:
                 break
         return total
@@ -2978,92 +2208,86 @@ class Keeper:
         if slot.feed is not None:
             bound = 2 * slot.feed.capacity
             while bound > 0:
-                count = self._read_feed(slot.feed, READ_SIZE)
+                count = self._read(slot.feed, READ_SIZE)
                 if not count:
                     return
                 bound -= count
 
     def _hold(self, feed: Feed) -> None:
         """This leaves output in its FIFO until the log disk has caught up."""
-        self.feeds_waiting.append(feed)
-        self.writer.wake_below = QUEUE_LIMIT // 2
-        if len(self.feeds_waiting) == 1:
-            self.later(STALL_SECONDS, self._check_stall)
-        if self.writer.backlog < QUEUE_LIMIT // 2:
-            self._release_feeds()
+        self._waiting.append(feed)
+        self._keeper.writer.wake_below = QUEUE_LIMIT // 2
+        if len(self._waiting) == 1:
+            self._keeper.loop.later(STALL_SECONDS, self._check_stall)
+        if self._keeper.writer.backlog < QUEUE_LIMIT // 2:
+            self.release()
 
-    def _release_feeds(self) -> None:
-        self.discarding = False
-        self.feeds_due.extend(self.feeds_waiting)
-        self.feeds_waiting.clear()
+    def release(self) -> None:
+        self._discarding = False
+        self.due.extend(self._waiting)
+        self._waiting.clear()
 
     def _check_stall(self) -> None:
-        if not self.feeds_waiting and not self.discarding:
+        if not self._waiting and not self._discarding:
             return
-        still = time.monotonic() - self.writer.progress
-        if still >= STALL_SECONDS and self.writer.backlog > QUEUE_LIMIT // 2:
-            if not self.discarding:
+        still = time.monotonic() - self._keeper.writer.progress
+        if still >= STALL_SECONDS and self._keeper.writer.backlog > QUEUE_LIMIT // 2:
+            if not self._discarding:
                 note("the log disk is stuck: output is being dropped")
-            self.discarding = True
-            self.writer.wake_below = QUEUE_LIMIT // 2
-            self.feeds_due.extend(self.feeds_waiting)
-            self.feeds_waiting.clear()
-        self.later(max(0.05, STALL_SECONDS - still), self._check_stall)
+            self._discarding = True
+            self._keeper.writer.wake_below = QUEUE_LIMIT // 2
+            self.due.extend(self._waiting)
+            self._waiting.clear()
+        self._keeper.loop.later(max(0.05, STALL_SECONDS - still), self._check_stall)
 
-    # -- messages of the log writer
 
-    def _read_mail(self, _: int) -> None:
-        try:
-            os.eventfd_read(self.mail_fd)
-        except BlockingIOError:
-            pass
-        while self.mailbox:
-            message = self.mailbox.popleft()
-            kind, arguments = message[0], message[1:]
-            if kind == "opened":
-                self._all_opened(*arguments)
-            elif kind == "grown":
-                log, gen, size = arguments
-                self.grown[log.name] = (gen, size)
-            elif kind == "dropped":
-                log, count, total = arguments
-                before = self.lost.get(log.name, (0, 0))[0]
-                self.lost[log.name] = (before + count, total)
-                slot = self.slots.get(log.name)
-                if slot is not None:
-                    slot.dropped = total
-            elif kind == "writable":
-                self._release_feeds()
-            elif kind == "flushed":
-                connection, identifier = arguments
-                self.answer(connection, identifier, {})
-            elif kind == "synced":
-                self._synced(*arguments)
-            elif kind == "pack":
-                self._pack(*arguments)
+# ---------------------------------------------------------------------------- sd_notify
 
-    def _pack(self, source: int, target: int) -> None:
-        """This starts the niced child that compresses a finished log."""
-        try:
-            pid = self.spawner.quick(
-                sys.executable,
-                [sys.executable, "-I", "-S", self.options.program, "--gzip"],
-                {},
-                (source, target, 2),
-            )
-        except SpawnFailed as err:
-            note(f"gzip: {err.text}")
-            self.writer.post(self.writer.packed, 1)
-        else:
-            self.helpers[pid] = lambda status: self.writer.post(
-                self.writer.packed, status
-            )
-        finally:
-            os.close(source)
 
-    # -- sd_notify
+class Notifier:
+    """This binds and drains the notify sockets, and knows whom to believe."""
 
-    def open_notify(self, slot: Slot) -> None:
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self.short_folder: str | None = None
+        self._folders: dict[str, int] = {}
+        runtime = keeper.options.runtime
+        os.close(open_private_folder(runtime, 0o711))
+        self.folder_of(f"{runtime}/notify/-")
+
+    def path_of(self, slot: Slot) -> str:
+        """This is where a slot's notify socket is: in RUNTIME, if that is short enough.
+
+        A daemon of an earlier keeper has the path in its environment: it stays.
+        """
+        if slot.notify_path is None:
+            path = f"{self._keeper.options.runtime}/notify/{slot.name}"
+            if len(os.fsencode(path)) > SUN_PATH_MAX:
+                path = f"{self._short_folder()}/{slot.name}"
+            slot.notify_path = path
+        return slot.notify_path
+
+    def _short_folder(self) -> str:
+        """This makes, once, a private folder whose name is short."""
+        if self.short_folder is None:
+            base = os.environ.get("TMPDIR", "/tmp")
+            if len(os.fsencode(base)) > 16:
+                base = "/tmp"
+            path = f"{base}/duende-{os.urandom(6).hex()}"
+            os.mkdir(path, 0o700)
+            os.chmod(path, 0o711)
+            self.short_folder = path
+            self._keeper.journal.add({"t": "keeper", "notify": path})
+        return self.short_folder
+
+    def folder_of(self, path: str) -> int:
+        folder = os.path.dirname(path)
+        fd = self._folders.get(folder)
+        if fd is None:
+            fd = self._folders[folder] = open_private_folder(folder, 0o711)
+        return fd
+
+    def open(self, slot: Slot) -> None:
         """This binds the notify socket of a slot for the daemon's user.
 
         Raises:
@@ -3071,7 +2295,7 @@ class Keeper:
         """
         try:
             if slot.notify is None:
-                folder = self._notify_folder(self.notify_path(slot))
+                folder = self.folder_of(self.path_of(slot))
                 try:
                     os.unlink(slot.name, dir_fd=folder)
                 except FileNotFoundError:
@@ -3084,19 +2308,19 @@ class Keeper:
                 slot.notify = sock
 
                 def handle(_: int) -> None:
-                    self.read_notify(slot)
+                    self.read(slot)
 
-                self.watch(sock.fileno(), handle)
+                self._keeper.loop.watch(sock.fileno(), handle)
                 slot.notify_owner = os.geteuid()
             owner = os.geteuid() if slot.uid is None else slot.uid
             if slot.notify_owner != owner:
-                folder = self._notify_folder(self.notify_path(slot))
+                folder = self.folder_of(self.path_of(slot))
                 os.chown(slot.name, owner, -1, dir_fd=folder)
                 slot.notify_owner = owner
         except OSError as err:
             raise SpawnFailed("notify", err.errno or errno.EIO) from err
 
-    def read_notify(self, slot: Slot) -> None:
+    def read(self, slot: Slot) -> None:
         """This drains a notify socket, a bounded number of messages a turn."""
         if slot.notify is None:
             return
@@ -3137,7 +2361,7 @@ class Keeper:
             return
         if uid not in (0, os.geteuid() if slot.uid is None else slot.uid):
             return
-        if sender <= 0 or not self.tree.holds(slot, sender):
+        if sender <= 0 or not self._keeper.tree.holds(slot, sender):
             return
         text = data.decode("utf-8", "replace")
         kept: list[str] = []
@@ -3149,16 +2373,19 @@ class Keeper:
                 if not slot.ready:
                     slot.ready = True
                     self._note_slot(slot)
-                    self.tree.members(slot)
+                    self._keeper.tree.members(slot)
             elif key == "STOPPING" and value == "1":
                 slot.stopping = True
                 self._note_slot(slot)
             elif key == "MAINPID":
                 self._take_main(slot, value)
             kept.append(line)
-        if self.attached is not None and self.attached.size > OUT_LIMIT // 4:
+        if (
+            self._keeper.server.attached is not None
+            and self._keeper.server.attached.size > OUT_LIMIT // 4
+        ):
             return  # the control plane doesn't keep up; the slot remembers the rest
-        self.event(
+        self._keeper.server.event(
             {
                 "ev": "notify",
                 "name": slot.name,
@@ -3170,7 +2397,7 @@ class Keeper:
         )
 
     def _note_slot(self, slot: Slot) -> None:
-        self.journal.add(
+        self._keeper.journal.add(
             {
                 "t": "note",
                 "name": slot.name,
@@ -3185,9 +2412,11 @@ class Keeper:
         if not text.isdigit() or len(text) > 9:
             return
         pid = int(text)
-        if pid == slot.pid or not slot.alive or pid in self.helpers:
+        if pid == slot.pid or not slot.alive or pid in self._keeper.deaths.helpers:
             return
-        if self.mains.get(pid) is not None or not self.tree.holds(slot, pid):
+        if self._keeper.deaths.mains.get(
+            pid
+        ) is not None or not self._keeper.tree.holds(slot, pid):
             return
         try:
             fd = os.pidfd_open(pid)
@@ -3198,40 +2427,44 @@ class Keeper:
             os.close(fd)
             return
         old, old_start = slot.pid, slot.start
-        if old is not None and self.mains.pop(old, None) is not None:
-            self.tree.orphans[old] = slot
+        if old is not None and self._keeper.deaths.mains.pop(old, None) is not None:
+            self._keeper.tree.orphans[old] = slot
             slot.orphans[old] = old_start or 0
-        self.tree.orphans.pop(pid, None)
+        self._keeper.tree.orphans.pop(pid, None)
         slot.orphans.pop(pid, None)
         slot.pid, slot.start = pid, status.start
         slot.ino = os.fstat(fd).st_ino
-        self.mains[pid] = slot
-        self.tree.note(slot, pid, status)
-        self._watch_main(slot, fd)
+        self._keeper.deaths.mains[pid] = slot
+        self._keeper.tree.note(slot, pid, status)
+        self._keeper.deaths.watch_main(slot, fd)
         head = {"name": slot.name, "run": slot.run, "pid": pid, "start": slot.start}
-        self.numbered({"ev": "main", **head}, {"t": "main", **head, "ino": slot.ino})
+        self._keeper.numbered(
+            {"ev": "main", **head}, {"t": "main", **head, "ino": slot.ino}
+        )
 
-    # -- deaths
 
-    def is_own_child(self, pid: int) -> bool:
-        """Whether a living pid is a child of ours (so that it can't be reused)."""
+# ------------------------------------------------------------------------------- deaths
+
+
+class Deaths:
+    """This waits for children, and for what is not one but was of an earlier keeper."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self.mains: dict[int, Slot] = {}
+        self.helpers: dict[int, Callable[[int], None]] = {}
+        self.left_slots: set[Slot] = set()
+        flags = os.O_CLOEXEC | os.O_NONBLOCK
+        self._reader, self.wakeup_fd = os.pipe2(flags)
+
+    def begin(self) -> None:
+        """This waits for what has ended already, then for SIGCHLD."""
+        self._keeper.loop.watch(self._reader, self._changed)
+        self.reap()
+
+    def _changed(self, _: int) -> None:
         try:
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT | os.WSTOPPED)
-        except OSError:
-            return False
-        return True
-
-    def scope_of(self, slot: Slot) -> str:
-        """This names how a slot's tree is found: `subreaper`, or `session`."""
-        return "session" if slot.foreign or not self.subreaper else "subreaper"
-
-    def found_stranger(self, pid: int) -> None:
-        """This reports an orphan that no slot can claim."""
-        self.numbered({"ev": "orphan", "pid": pid, "comm": comm_of(pid)})
-
-    def _children_changed(self, _: int) -> None:
-        try:
-            while len(os.read(self.child_reader, 4096)) == 4096:
+            while len(os.read(self._reader, 4096)) == 4096:
                 pass
         except BlockingIOError:
             pass
@@ -3261,7 +2494,9 @@ class Keeper:
                 status |= 0x80
             if slot is not None:
                 if slot.alive and slot.notify is not None:
-                    self.read_notify(slot)  # its last words may name another main
+                    self._keeper.notifier.read(
+                        slot
+                    )  # its last words may name another main
                 if self.mains.get(pid) is slot:
                     del self.mains[pid]
                     ended.append((slot, status))
@@ -3269,41 +2504,43 @@ class Keeper:
             if pid in self.helpers:
                 self.helpers.pop(pid)(status)
                 continue
-            owner = self.tree.orphans.pop(pid, None)
+            owner = self._keeper.tree.orphans.pop(pid, None)
             if owner is not None:
                 owner.orphans.pop(pid, None)
                 owner.noted.pop(pid, None)
         if ended or self.left_slots:
-            self._after_deaths(ended)
+            self._conclude(ended)
 
-    def _after_deaths(self, ended: Sequence[tuple[Slot, int | None]]) -> None:
+    def _conclude(self, ended: Sequence[tuple[Slot, int | None]]) -> None:
         for slot, _ in ended:
             slot.alive = False
-        self.tree.refresh()
-        foreign = [slot for slot, _ in ended if self.scope_of(slot) == "session"]
+        self._keeper.tree.refresh()
+        foreign = [
+            slot for slot, _ in ended if self._keeper.scope_of(slot) == "session"
+        ]
         if foreign:
-            for name, members in self.tree.survey(foreign).items():
+            for name, members in self._keeper.tree.survey(foreign).items():
                 for pid, start in members.items():
-                    self._watch_left_over(self.slots[name], pid, start)
+                    self.watch_left_over(self._keeper.slots[name], pid, start)
         for slot, status in ended:
             self._exited(slot, status)
         self.settle()
 
     def _exited(self, slot: Slot, status: int | None) -> None:
         if slot.pidfd >= 0:
-            self.unwatch(slot.pidfd)
+            self._keeper.loop.unwatch(slot.pidfd)
             os.close(slot.pidfd)
             slot.pidfd = -1
-        self.drain(slot)
+        self._keeper.output.drain(slot)
         slot.exit = exit_record(status)
         slot.exited_at = clock()
         slot.paused = False
         slot.left = []
         if slot.orphans:
-            slot.left = [pid for pid, _ in self.tree.members(slot)]
+            slot.left = [pid for pid, _ in self._keeper.tree.members(slot)]
             self.left_slots.add(slot)
         head = {"name": slot.name, "run": slot.run, "pid": slot.pid}
-        self.numbered(
+        self._keeper.numbered(
             {
                 "ev": "exit",
                 **head,
@@ -3321,7 +2558,7 @@ class Keeper:
             },
         )
         if slot.orphans and slot.killing:
-            self.tree.signal(slot, signal.SIGKILL, "tree")
+            self._keeper.tree.signal(slot, signal.SIGKILL, "tree")
 
     def settle(self) -> None:
         """This reports the slots of which nothing is left any more."""
@@ -3331,20 +2568,20 @@ class Keeper:
             self.left_slots.discard(slot)
             slot.left = []
             slot.killing = False
-            self.drain(slot)
+            self._keeper.output.drain(slot)
             head = {"name": slot.name, "run": slot.run}
-            self.numbered(
+            self._keeper.numbered(
                 {"ev": "empty", **head, "at": clock()},
                 {"t": "empty", **head, "left": []},
             )
-        if self.ending and self.options.owner is not None:
-            self._finish_if_empty()
+        if self._keeper.ending and self._keeper.options.owner is not None:
+            self._keeper._finish_if_empty()
 
     def _paused(self, slot: Slot, stopped: bool) -> None:
         if slot.killing:
             return  # we stopped it ourselves, to kill it
         slot.paused = stopped
-        self.event(
+        self._keeper.server.event(
             {
                 "ev": "stopped" if stopped else "continued",
                 "name": slot.name,
@@ -3354,10 +2591,10 @@ class Keeper:
             }
         )
 
-    def _watch_main(self, slot: Slot, fd: int) -> None:
+    def watch_main(self, slot: Slot, fd: int) -> None:
         """This waits for the end of a main process that may not be our child."""
         if slot.pidfd >= 0:
-            self.unwatch(slot.pidfd)
+            self._keeper.loop.unwatch(slot.pidfd)
             os.close(slot.pidfd)
         slot.pidfd = fd
         pid = slot.pid
@@ -3367,8 +2604,8 @@ class Keeper:
             if slot.pidfd == fd and self.mains.get(pid) is slot:
                 del self.mains[pid]
                 if slot.notify is not None:
-                    self.read_notify(slot)
-                self._after_deaths([(slot, status)])
+                    self._keeper.notifier.read(slot)
+                self._conclude([(slot, status)])
 
         def handle(_: int) -> None:
             if self.is_own_child(pid):
@@ -3382,10 +2619,10 @@ class Keeper:
                 return
             # It is a zombie of somebody else: the status comes when it is waited
             # for (EPOLLHUP), on kernels that can tell at all.
-            self.later(0.2, self._give_up_status, slot, fd, over)
+            self._keeper.loop.later(0.2, self._give_up_status, slot, fd, over)
 
         slot.foreign = not self.is_own_child(pid)
-        self.watch(fd, handle, select.EPOLLIN | select.EPOLLET)
+        self._keeper.loop.watch(fd, handle, select.EPOLLIN | select.EPOLLET)
 
     def _give_up_status(
         self, slot: Slot, fd: int, over: Callable[[int | None], None]
@@ -3393,35 +2630,547 @@ class Keeper:
         if slot.pidfd == fd:
             over(exit_info(fd))
 
-    # -- the control plane
+    def is_own_child(self, pid: int) -> bool:
+        """Whether a living pid is a child of ours (so that it can't be reused)."""
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT | os.WSTOPPED)
+        except OSError:
+            return False
+        return True
 
-    def _start_control(self) -> None:
-        if self.control is None or self.control_pid is not None or self.ending:
+    def watch_left_over(self, slot: Slot, pid: int, start: int) -> None:
+        """This watches what is not our child, to see when nothing is left."""
+        if pid in slot.orphans:
+            return
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:
+            return
+        status = read_stat(pid)
+        if status is None or status.start != start:
+            os.close(fd)
+            return
+        slot.orphans[pid] = start
+        slot.left.append(pid)
+        self._keeper.tree.note(slot, pid, status)
+
+        def gone(_: int) -> None:
+            self._keeper.loop.unwatch(fd)
+            os.close(fd)
+            slot.orphans.pop(pid, None)
+            self.resurvey(slot)
+
+        self._keeper.loop.watch(fd, gone, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def resurvey(self, slot: Slot) -> None:
+        """This looks again for what is left of a daemon of an earlier keeper."""
+        for pid, start in self._keeper.tree.survey([slot])[slot.name].items():
+            self.watch_left_over(slot, pid, start)
+        self.settle()
+
+
+# ------------------------------------------------------------------------------- starts
+
+
+class Starts:
+    """This carries a `spawn` from the opened log to the running process."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self.opens: list[tuple[LogFile, object]] = []
+        self.ready: deque[tuple[Slot, Json]] = deque()
+
+    def open_logs(self) -> None:
+        """This has the logs opened of what is about to be started."""
+        wanted, self.opens = self.opens, []
+        self._keeper.writer.post(self._keeper.writer.open, wanted)
+        # A stuck disk may cost output, never a start.
+        results = [(log, ticket, 0, "") for log, ticket in wanted]
+        self._keeper.loop.later(STALL_SECONDS, self.opened, results)
+
+    def opened(self, results: list[tuple[LogFile, object, int, str]]) -> None:
+        for log, ticket, number, text in results:
+            self._one_opened(log, ticket, number, text)
+
+    def _one_opened(self, log: LogFile, ticket: Any, number: int, text: str) -> None:
+        if ticket is None:
+            return
+        slot, request = ticket
+        if not slot.opening or slot.run != request["run"] or slot.log is not log:
+            return
+        slot.opening = False
+        if number:
+            log.ready = False
+            self.failed(slot, SpawnFailed("log", number, text))
+        else:
+            self.finish(slot, request)
+
+    def finish(self, slot: Slot, spec: Json) -> None:
+        output = -1
+        try:
+            environment = dict(spec["env"])
+            environment.setdefault("DUENDE_RUN_ID", slot.run)
+            if slot.log is not None:
+                self._keeper.output.open(slot)
+            self._keeper.notifier.open(slot)
+            environment["NOTIFY_SOCKET"] = self._keeper.notifier.path_of(slot)
+            if slot.log is not None and slot.feed is not None:
+                try:
+                    output = os.open(
+                        f"/proc/self/fd/{slot.feed.fd}", os.O_RDWR | os.O_CLOEXEC
+                    )
+                except OSError as err:
+                    raise SpawnFailed("log", err.errno or errno.EIO) from err
+            self._keeper.journal.flush()
+            null = self._keeper.spawner.null
+            pid = self._keeper.spawner.spawn(
+                spec, environment, output if output >= 0 else null
+            )
+        except SpawnFailed as err:
+            self.failed(slot, err)
+            return
+        finally:
+            if output >= 0:
+                os.close(output)
+        slot.pid = pid
+        slot.alive = True
+        slot.spawned_at = clock()
+        self._keeper.deaths.mains[pid] = slot
+        status = read_stat(pid)
+        slot.start = status.start if status is not None else 0
+        slot.sessions.add(pid)
+        slot.noted[pid] = slot.start
+        try:
+            fd = os.pidfd_open(pid)
+            slot.ino = os.fstat(fd).st_ino
+            os.close(fd)
+        except OSError:
+            slot.ino = None
+        head = {"name": slot.name, "run": slot.run, "pid": pid, "start": slot.start}
+        log = slot.log
+        self._keeper.numbered(
+            {
+                "ev": "spawned",
+                **head,
+                "at": slot.spawned_at,
+                "log": None if log is None else log.describe(),
+                "fifo": self._keeper.output.fifo_path(slot),
+            },
+            {"t": "pid", **head, "ino": slot.ino, "spawned_at": slot.spawned_at},
+        )
+
+    def failed(self, slot: Slot, err: SpawnFailed) -> None:
+        slot.failed = {"step": err.step, "errno": err.number, "text": err.text}
+        head = {"name": slot.name, "run": slot.run}
+        self._keeper.numbered(
+            {"ev": "spawn-failed", **head, **slot.failed, "at": clock()},
+            {"t": "failed", **head, "failed": slot.failed},
+        )
+
+
+# ----------------------------------------------------------------------------- requests
+
+
+class Requests:
+    """This does what the protocol's operations say, one method each."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self.followed: set[str] | None = set()
+        self._syncs: list[tuple[Connection, Any]] = []
+        self._syncing = False
+
+    def serve(self, connection: Connection, line: bytes) -> None:
+        identifier: Any = None
+        reply: Json | None
+        try:
+            request = loads(line.decode("utf-8"))
+            if not isinstance(request, dict):
+                raise Refused("a request is a JSON object")
+            identifier = request.get("id")
+            reply = self._perform(connection, request)
+        except Refused as err:
+            reply = {"error": str(err)}
+        except (KeyError, TypeError, ValueError, UnicodeError) as err:
+            reply = {"error": f"bad request: {type(err).__name__}: {err}"}
+        except Exception as err:
+            note_exception("request")
+            reply = {"error": f"internal error: {type(err).__name__}: {err}"}
+        if reply is not None and identifier is not None:
+            self._keeper.server.answer(connection, identifier, reply)
+        while self._keeper.starts.ready:
+            slot, spec = self._keeper.starts.ready.popleft()
+            try:
+                self._keeper.starts.finish(slot, spec)
+            except Exception as err:
+                note_exception(f"spawn of {slot.name}")
+                self._keeper.starts.failed(
+                    slot, SpawnFailed("fork", errno.EIO, str(err))
+                )
+
+    def _perform(self, connection: Connection, request: Json) -> Json | None:
+        operation = request["op"]
+        if operation == "attach":
+            return self._op_attach(connection, request)
+        if operation == "peek":
+            self._snapshot(connection)
+            return {}
+        if operation == "flush":
+            self._flush(connection, request)
+            return None
+        if operation == "tree":
+            return self._op_tree(request)
+        if connection is not self._keeper.server.attached:
+            raise Refused("not attached")
+        handler = self._operations.get(operation)
+        if handler is None:
+            raise Refused(f"unknown op {operation!r}")
+        return handler(self, connection, request)
+
+    def slot_of(self, request: Json) -> Slot:
+        """This finds the slot, and the run, that a request means."""
+        slot = self._keeper.slots.get(request["name"])
+        if slot is None:
+            raise Refused("no such slot")
+        run = request.get("run")
+        if run is not None and run != slot.run:
+            raise Refused("stale")
+        return slot
+
+    def _op_attach(self, connection: Connection, request: Json) -> Json:
+        if request.get("version", PROTOCOL_VERSION) != PROTOCOL_VERSION:
+            raise Refused(f"this keeper speaks version {PROTOCOL_VERSION}")
+        older = self._keeper.server.attached
+        self._keeper.server.attached = None
+        if older is not None and older is not connection:
+            self._keeper.server.close(older)
+        self._keeper.epoch += 1
+        self._keeper.plane.cancel()
+        self._keeper.journal.add({"t": "epoch", "epoch": self._keeper.epoch})
+        self.follow([])
+        self._keeper.server.attached = connection
+        self._snapshot(connection)
+        return {"epoch": self._keeper.epoch}
+
+    def _snapshot(self, connection: Connection) -> None:
+        self._keeper.tree.refresh()
+        for slot in self._keeper.slots.values():
+            if slot.alive and not self._keeper.deaths.is_own_child(slot.pid or 0):
+                status = read_stat(slot.pid or 0)
+                slot.paused = status is not None and status.state == "T"
+            described = slot.describe(
+                self._keeper.scope_of(slot), self._keeper.output.fifo_path(slot)
+            )
+            connection.push(encode_line({"ev": "slot", **described}))
+        connection.push(
+            encode_line(
+                {
+                    "ev": "attached",
+                    "version": PROTOCOL_VERSION,
+                    "epoch": self._keeper.epoch,
+                    "seq": self._keeper.seq,
+                    "keeper_pid": self._keeper.pid,
+                    "boot_id": self._keeper.boot_id.decode("ascii", "replace"),
+                    "started_at": self._keeper.started_at,
+                    "embedded": self._keeper.options.owner is not None,
+                    "kill_scope": "subreaper" if self._keeper.subreaper else "session",
+                    "blob": self._keeper.blob,
+                    "orphans": [
+                        {"pid": pid, "comm": comm_of(pid)}
+                        for pid, slot in self._keeper.tree.orphans.items()
+                        if slot is None
+                    ],
+                    "journal_ok": self._keeper.journal.ok,
+                }
+            )
+        )
+
+    def _op_spawn(self, _: Connection, request: Json) -> Json:
+        name, run = request["name"], request["run"]
+        if not is_name(name):
+            raise Refused(f"{name!r} can't be the name of a slot")
+        if not isinstance(run, str) or not run:
+            raise Refused("a run id is a text")
+        path, argv, env = request["path"], request["argv"], request["env"]
+        if not path.startswith("/"):
+            raise Refused("path must be absolute")
+        if not argv or not all(isinstance(text, str) for text in argv):
+            raise Refused("argv must be a list of texts, argv[0] included")
+        if not all(isinstance(text, str) for text in env.values()):
+            raise Refused("env must map texts to texts")
+        if self._keeper.ending:
+            raise Refused("ending")
+        settings = request.get("log")
+        slot = self._keeper.slots.get(name)
+        if slot is None:
+            slot = Slot(name)
+        elif slot.alive or slot.opening or slot.orphans:
+            raise Refused("busy")
+        log = None
+        if settings is not None:
+            log = slot.log
+            if log is None or log.path != settings["path"]:
+                log = LogFile(name, settings)
+            elif log.settings != settings:
+                log.configure(settings)
+                self._keeper.writer.post(self._keeper.writer.reconfigure, log)
+        if slot.log is not None and slot.log is not log:
+            self._keeper.writer.post(self._keeper.writer.close, slot.log)
+        self._keeper.slots[name] = slot
+        self._keeper.by_run.pop(slot.run, None)
+        self._keeper.deaths.left_slots.discard(slot)
+        slot.begin(run)
+        self._keeper.by_run[run] = slot
+        slot.log = log
+        slot.log_settings = settings
+        slot.uid = request.get("uid")
+        slot.stop_timeout = float(request.get("stop_timeout") or 10.0)
+        if "blob" in request:
+            slot.blob = request["blob"]
+        self._keeper.notifier.path_of(slot)
+        self._keeper.journal.add(
+            {
+                "t": "intent",
+                "name": name,
+                "run": run,
+                "log": settings,
+                "notify": slot.notify_path,
+                "stop_timeout": slot.stop_timeout,
+                "uid": slot.uid,
+                "blob": slot.blob,
+                "boot": self._keeper.boot_id.decode("ascii", "replace"),
+                "pidns": self._keeper.pid_namespace,
+            }
+        )
+        if log is not None and not log.ready:
+            log.followed = self.followed is None or name in self.followed
+            slot.opening = True
+            self._keeper.starts.opens.append((log, (slot, request)))
+        else:
+            self._keeper.starts.ready.append((slot, request))
+        return {}
+
+    def _op_signal(self, _: Connection, request: Json) -> Json:
+        slot = self.slot_of(request)
+        number, scope = request["sig"], request.get("scope", "main")
+        if scope not in ("main", "tree", "rest"):
+            raise Refused(f"unknown scope {scope!r}")
+        if not isinstance(number, int) or not 0 <= number <= 64:
+            raise Refused(f"unknown signal {number!r}")
+        if number == signal.SIGKILL and (scope == "tree" or not slot.alive):
+            self.keep_killing(slot)
+        count = self._keeper.tree.signal(slot, number, scope)
+        return {"count": count}
+
+    def keep_killing(self, slot: Slot) -> None:
+        """This follows a SIGKILL of a tree up until nothing is left of it."""
+        if slot.killing:
+            return
+        slot.killing = True
+        self._keeper.loop.later(0.02, self._kill_again, slot, slot.run, 0.02)
+
+    def _kill_again(self, slot: Slot, run: str, delay: float) -> None:
+        if slot.run != run or not slot.killing:
+            return
+        if not slot.alive and not slot.orphans:
+            slot.killing = False
+            return
+        before = set(slot.noted)
+        self._keeper.tree.signal(slot, signal.SIGKILL, "tree")
+        # What is stuck in the kernel is asked ever less often; what still grows is
+        # followed as fast as it can be.
+        delay = 0.02 if set(slot.noted) - before else min(5.0, delay * 2)
+        self._keeper.loop.later(delay, self._kill_again, slot, run, delay)
+
+    def _op_tree(self, request: Json) -> Json:
+        slot = self.slot_of(request)
+        return {"pids": [pid for pid, _ in self._keeper.tree.members(slot)]}
+
+    def _op_put(self, connection: Connection, request: Json) -> Json | None:
+        name, blob = request["name"], request["blob"]
+        if name == "":
+            self._keeper.blob = blob
+        else:
+            slot = self._keeper.slots.get(name)
+            if slot is None:
+                if not is_name(name):
+                    raise Refused(f"{name!r} can't be the name of a slot")
+                slot = self._keeper.slots[name] = Slot(name)
+            slot.blob = blob
+        self._keeper.journal.add({"t": "put", "name": name, "blob": blob})
+        if not request.get("sync"):
+            return {}
+        self._keeper.journal.flush()
+        if not self._keeper.journal.ok:
+            raise Refused("the journal can't be written")
+        self._syncs.append((connection, request.get("id")))
+        self._start_sync()
+        return None
+
+    def _start_sync(self) -> None:
+        """This fsyncs in a thread of its own: the loop never waits for a disk."""
+        if self._syncing or not self._syncs:
+            return
+        self._syncing = True
+        waiting, self._syncs = self._syncs, []
+        fd = os.dup(self._keeper.journal.fd)
+
+        def sync() -> None:
+            try:
+                os.fsync(fd)
+                os.fsync(self._keeper.state_fd)
+                failure = ""
+            except OSError as err:
+                failure = str(err)
+            os.close(fd)
+            self._keeper.loop.tell("synced", waiting, failure)
+
+        _thread.start_new_thread(sync, ())
+
+    def synced(self, waiting: list[tuple[Connection, Any]], failure: str) -> None:
+        self._syncing = False
+        for connection, identifier in waiting:
+            reply = {"error": f"fsync: {failure}"} if failure else {}
+            self._keeper.server.answer(connection, identifier, reply)
+        self._start_sync()
+
+    def _flush(self, connection: Connection, request: Json) -> None:
+        names = request.get("names")
+        for slot in list(self._keeper.slots.values()):
+            if slot.feed is not None and (names is None or slot.name in names):
+                self._keeper.output.drain(slot)
+        identifier = request.get("id")
+        self._keeper.writer.post(
+            self._keeper.loop.tell, "flushed", connection, identifier
+        )
+
+    def follow(self, names: list[str] | None) -> None:
+        self.followed = None if names is None else set(names)
+        for slot in self._keeper.slots.values():
+            if slot.log is not None:
+                slot.log.followed = names is None or slot.name in names
+
+    def _op_follow(self, _: Connection, request: Json) -> Json:
+        self.follow(request["names"])
+        return {}
+
+    def _op_forget(self, _: Connection, request: Json) -> Json:
+        slot = self.slot_of(request)
+        if slot.alive or slot.opening or slot.orphans:
+            raise Refused("busy")
+        if slot.feed is not None:
+            self._keeper.output.drain(slot)
+            self._keeper.loop.unwatch(slot.feed.fd)
+            os.close(slot.feed.fd)
+            slot.feed = None
+        if slot.log is not None:
+            self._keeper.writer.post(self._keeper.writer.close, slot.log)
+        if slot.notify is not None:
+            self._keeper.loop.unwatch(slot.notify.fileno())
+            slot.notify.close()
+        for path in (
+            f"{self._keeper.options.state}/fifo/{slot.name}",
+            slot.notify_path,
+        ):
+            try:
+                os.unlink(path or "")
+            except OSError:
+                pass
+        del self._keeper.slots[slot.name]
+        self._keeper.by_run.pop(slot.run, None)
+        self._keeper.deaths.left_slots.discard(slot)
+        self._keeper.journal.add({"t": "forget", "name": slot.name})
+        return {}
+
+    def _op_control(self, _: Connection, request: Json) -> Json:
+        argv = request["argv"]
+        record = {"t": "control", "argv": argv, "env": request.get("env")}
+        self._keeper.journal.add(dict(record))
+        self._keeper.plane.want(record if argv else None)
+        return {}
+
+    def _op_exit(self, connection: Connection, request: Json) -> None:
+        self._keeper.tree.refresh()
+        if any(
+            slot.alive or slot.opening or slot.orphans
+            for slot in self._keeper.slots.values()
+        ):
+            raise Refused("busy")
+        self._keeper.plane.wanted = None
+        self._keeper.journal.add({"t": "control", "argv": None})
+        self._keeper.ending = True
+        self._keeper._kill_strangers()
+        self._keeper.server.answer(connection, request.get("id"), {})
+        self._keeper.finish()
+
+    _operations: ClassVar[
+        dict[str, Callable[[Requests, Connection, Json], Json | None]]
+    ] = {
+        "spawn": _op_spawn,
+        "signal": _op_signal,
+        "put": _op_put,
+        "follow": _op_follow,
+        "forget": _op_forget,
+        "control": _op_control,
+        "exit": _op_exit,
+    }
+
+
+# ------------------------------------------------------------------------ control plane
+
+
+class ControlPlane:
+    """This starts the control plane of a background project, again and again."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self.wanted: Json | None = None
+        self.pid: int | None = None
+        self._delay = CONTROL_DELAY_FIRST
+        self._since = 0.0
+        self._due: object = None
+
+    def want(self, record: Json | None) -> None:
+        """This takes a new command line, and starts it; None ends the restarts."""
+        self.wanted = record
+        self.cancel()
+        self._delay = CONTROL_DELAY_FIRST
+        if record is not None and self.pid is None:
+            self.start()
+
+    def cancel(self) -> None:
+        """This calls a planned start off: somebody has attached."""
+        self._due = None
+
+    def start(self) -> None:
+        if self.wanted is None or self.pid is not None or self._keeper.ending:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        argv = self.control["argv"]
+        argv = self.wanted["argv"]
         try:
-            output = os.open("supervisor.log", flags, 0o600, dir_fd=self.state_fd)
+            output = os.open(
+                "supervisor.log", flags, 0o600, dir_fd=self._keeper.state_fd
+            )
             try:
                 self._trim(output)
-                environment = self.control.get("env")
-                pid = self.spawner.quick(
+                environment = self.wanted.get("env")
+                pid = self._keeper.spawner.quick(
                     argv[0],
                     argv,
                     dict(os.environ) if environment is None else environment,
-                    (self.spawner.null, output, output),
+                    (self._keeper.spawner.null, output, output),
                     umask=0o077,
                 )
             finally:
                 os.close(output)
         except (OSError, SpawnFailed) as err:
             note(f"control plane: {err}")
-            self._plan_control(self.control_delay)
-            self.control_delay = min(CONTROL_DELAY_MAX, self.control_delay * 2)
+            self.plan(self._delay)
+            self._delay = min(CONTROL_DELAY_MAX, self._delay * 2)
             return
-        self.control_pid = pid
-        self.control_since = time.monotonic()
-        self.helpers[pid] = self._control_died
+        self.pid = pid
+        self._since = time.monotonic()
+        self._keeper.deaths.helpers[pid] = self._died
 
     def _trim(self, fd: int) -> None:
         """This keeps the end of supervisor.log when that has grown too long."""
@@ -3429,7 +3178,7 @@ class Keeper:
         if size <= SUPERVISOR_LOG_MAX // 2:
             return
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        reading = os.open("supervisor.log", flags, dir_fd=self.state_fd)
+        reading = os.open("supervisor.log", flags, dir_fd=self._keeper.state_fd)
         tail = os.pread(
             reading, SUPERVISOR_LOG_MAX // 4, size - SUPERVISOR_LOG_MAX // 4
         )
@@ -3437,17 +3186,17 @@ class Keeper:
         os.ftruncate(fd, 0)
         os.write(fd, tail[tail.find(b"\n") + 1 :])
 
-    def _control_died(self, status: int) -> None:
-        pid, self.control_pid = self.control_pid, None
-        if self.control is None or self.ending:
+    def _died(self, status: int) -> None:
+        pid, self.pid = self.pid, None
+        if self.wanted is None or self._keeper.ending:
             return
-        if time.monotonic() - self.control_since >= CONTROL_STABLE:
-            self.control_delay = CONTROL_DELAY_FIRST
-        delay = self.control_delay
-        self.control_delay = min(CONTROL_DELAY_MAX, delay * 2)
+        if time.monotonic() - self._since >= CONTROL_STABLE:
+            self._delay = CONTROL_DELAY_FIRST
+        delay = self._delay
+        self._delay = min(CONTROL_DELAY_MAX, delay * 2)
         record = exit_record(status)
         note(f"the control plane (pid {pid}) died: {record}; again in {delay:g} s")
-        self.numbered(
+        self._keeper.numbered(
             {
                 "ev": "control",
                 "pid": pid,
@@ -3456,19 +3205,414 @@ class Keeper:
                 "delay": delay,
             }
         )
-        self._plan_control(delay)
+        self.plan(delay)
 
-    def _plan_control(self, delay: float) -> None:
-        ticket = self.control_due = object()
+    def plan(self, delay: float) -> None:
+        ticket = self._due = object()
 
         def start() -> None:
-            if self.control_due is ticket:
-                self.control_due = None
-                self._start_control()
+            if self._due is ticket:
+                self._due = None
+                self.start()
 
-        self.later(delay, start)
+        self._keeper.loop.later(delay, start)
 
-    # -- the owner of an embedded keeper
+
+# ----------------------------------------------------------------------------- recovery
+
+
+class Recovery:
+    """This finds the daemons that an earlier keeper left behind."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    def recover(self) -> None:
+        """This reads the journal and finds the daemons an earlier keeper left."""
+        history = self._keeper.journal.read()
+        self._keeper.seq = history.seq
+        self._keeper.epoch = history.epoch
+        self._keeper.blob = history.blob
+        self._keeper.plane.wanted = history.control
+        self._keeper.notifier.short_folder = history.notify
+        intents = []
+        for name, record in history.slots.items():
+            if is_name(name):
+                slot = self._restore(name, record)
+                if record.get("intent"):
+                    intents.append(slot)
+        if intents:
+            self._find_intents(intents)
+        ended = [
+            slot
+            for slot in self._keeper.slots.values()
+            if not slot.alive
+            and slot.run
+            and (slot.left or slot.exit is None)
+            and slot.failed is None
+        ]
+        if ended:
+            self._find_left_over(ended)
+        self._keeper.journal.compact()
+
+    def _restore(self, name: str, record: Json) -> Slot:
+        slot = self._keeper.slots[name] = Slot(name)
+        slot.begin(str(record.get("run") or ""))
+        if slot.run:
+            self._keeper.by_run[slot.run] = slot
+        slot.blob = record.get("blob")
+        slot.exit = record.get("exit")
+        slot.failed = record.get("failed")
+        slot.left = list(record.get("left") or ())
+        slot.ready = bool(record.get("ready"))
+        slot.stopping = bool(record.get("stopping"))
+        slot.spawned_at = record.get("spawned_at")
+        slot.exited_at = record.get("exited_at")
+        slot.stop_timeout = float(record.get("stop_timeout") or 10.0)
+        slot.uid = record.get("uid")
+        slot.notify_path = record.get("notify")
+        slot.log_settings = record.get("log")
+        same_world = (
+            record.get("boot", self._keeper.boot_id.decode())
+            == self._keeper.boot_id.decode()
+            and record.get("pidns", self._keeper.pid_namespace)
+            == self._keeper.pid_namespace
+        )
+        pid, start = record.get("pid"), record.get("start")
+        if slot.log_settings is not None:
+            try:
+                slot.log = LogFile(name, slot.log_settings)
+                self._keeper.writer.post(self._keeper.writer.open, [(slot.log, None)])
+            except (Refused, KeyError, TypeError, ValueError):
+                slot.log_settings = None
+        slot.pid, slot.start, slot.ino = pid, start, record.get("ino")
+        if not same_world:
+            slot.left = []
+            if slot.exit is None and slot.failed is None and slot.run:
+                self._set_exit(slot, None)
+            return slot
+        if pid is not None:
+            slot.sessions.add(pid)
+            slot.noted[pid] = start or 0
+        if slot.exit is None and slot.failed is None and pid is not None:
+            if not self._adopt(slot):
+                self._set_exit(slot, None)
+                slot.left = [pid]  # until the survey says that nothing is left
+        return slot
+
+    def _set_exit(self, slot: Slot, status: int | None) -> None:
+        slot.exit = exit_record(status)
+        slot.exited_at = clock()
+        self._keeper.seq += 1
+
+    def _adopt(self, slot: Slot) -> bool:
+        """This takes over a main process of an earlier keeper, if it still is the one."""
+        assert slot.pid is not None
+        try:
+            fd = os.pidfd_open(slot.pid)
+        except OSError:
+            return False
+        # Only after the open can the pid not be reused under our eyes.
+        status = read_stat(slot.pid)
+        inode = os.fstat(fd).st_ino
+        if (
+            status is None
+            or status.start != slot.start
+            or (slot.ino not in (None, inode) and slot.ino)
+        ):
+            os.close(fd)
+            return False
+        slot.alive = True
+        slot.exit = None
+        self._keeper.deaths.mains[slot.pid] = slot
+        self._keeper.tree.note(slot, slot.pid, status)
+        self._keeper.deaths.watch_main(slot, fd)
+        self._open_feed_quietly(slot)
+        return True
+
+    def _open_feed_quietly(self, slot: Slot) -> None:
+        try:
+            self._keeper.output.open(slot)
+            self._keeper.notifier.open(slot)
+        except SpawnFailed as err:
+            note(f"{slot.name}: {err.step}: {err.text}")
+
+    def _find_intents(self, slots: list[Slot]) -> None:
+        """This looks for children whose pid was never written down.
+
+        A child between vfork and exec still shows the dead keeper's command line,
+        so while there is one, it looks again.
+        """
+        for slot in slots:
+            slot.exit = None
+        for _ in range(30):
+            unborn = self._unborn()
+            waiting = [slot for slot in slots if not slot.alive]
+            for name, members in self._keeper.tree.survey(waiting).items():
+                slot = self._keeper.slots[name]
+                leaders = [
+                    pid
+                    for pid in sorted(members, key=lambda pid: members[pid])
+                    if (found := read_stat(pid)) is not None and found.session == pid
+                ]
+                for pid in leaders:
+                    slot.pid, slot.start, slot.ino = pid, members[pid], None
+                    if self._adopt(slot):
+                        slot.spawned_at = clock()
+                        break
+            if not unborn:
+                break
+            time.sleep(0.01)
+        for slot in slots:
+            if not slot.alive:
+                slot.failed = {
+                    "step": "fork",
+                    "errno": 0,
+                    "text": "the keeper died while it was starting this",
+                }
+
+    def _unborn(self) -> bool:
+        """Whether there may be a child of a dead keeper of ours before its exec.
+
+        In the middle of it, it shows no command line at all; so do kernel threads,
+        which are children of 0 and 2.
+        """
+        marker = os.fsencode(self._keeper.options.state)
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit() or int(entry) == self._keeper.pid:
+                continue
+            command = read_file(f"/proc/{entry}/cmdline", 8192) or b""
+            ours = b"keeper" in command and marker in command.split(b"\0")
+            if command and not ours:
+                continue
+            status = read_stat(int(entry))
+            if status is None or status.state in "ZX":
+                continue
+            if ours or status.parent not in (0, 2):
+                return True
+        return False
+
+    def _find_left_over(self, slots: list[Slot]) -> None:
+        for name, members in self._keeper.tree.survey(slots).items():
+            slot = self._keeper.slots[name]
+            slot.left = []
+            for pid, start in members.items():
+                self._keeper.deaths.watch_left_over(slot, pid, start)
+            if slot.exit is None and not slot.alive:
+                self._set_exit(slot, None)
+            if slot.left:
+                self._keeper.deaths.left_slots.add(slot)
+                self._open_feed_quietly(slot)
+
+
+# -------------------------------------------------------------------------- the keeper
+
+
+class Keeper:
+    """This holds the parts together, and is what they know of each other."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.pid = os.getpid()
+        self.state_fd = open_private_folder(options.state, 0o700)
+        self.lock_fd = self._take_lock()
+        self._redirect()
+        self.subreaper = become_subreaper()
+        self.boot_id = (read_file("/proc/sys/kernel/random/boot_id") or b"").strip()
+        self.pid_namespace = os.stat("/proc/self/ns/pid").st_ino
+        self.started_at = clock()
+        self.slots: dict[str, Slot] = {}
+        self.by_run: dict[str, Slot] = {}
+        self.blob: Any = None
+        self.epoch = 0
+        self.seq = 0
+        self.ending = False
+        self.grown: dict[str, tuple[int, int]] = {}
+        self.lost: dict[str, tuple[int, int]] = {}
+        self.loop = Loop()
+        self.spawner = Spawner()
+        self.writer = LogWriter(options.state, self.loop.tell)
+        self.journal = Journal(self.state_fd, self.describe_all)
+        self.tree = Tree(self)
+        self.output = Output(self)
+        self.notifier = Notifier(self)
+        self.server = Server(self)
+        self.deaths = Deaths(self)
+        self.starts = Starts(self)
+        self.requests = Requests(self)
+        self.plane = ControlPlane(self)
+
+    def _take_lock(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open("lock", flags, 0o600, dir_fd=self.state_fd)
+        for attempt in range(20):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                # Who only asks whether a keeper lives holds it for an instant.
+                if attempt == 19:
+                    text = os.pread(fd, 20, 0).strip()
+                    raise LockTaken(int(text) if text.isdigit() else 0) from None
+                time.sleep(0.002)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % self.pid, 0)
+        return fd
+
+    def _redirect(self) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open("keeper.log", flags, 0o600, dir_fd=self.state_fd)
+        if os.fstat(fd).st_size > SUPERVISOR_LOG_MAX:
+            os.ftruncate(fd, 0)
+        os.dup2(fd, 2)
+        os.close(fd)
+
+    def run(self) -> NoReturn:
+        """This is the loop."""
+        self.loop.watch(self.loop.mail_fd, self._read_mail)
+        self.deaths.begin()
+        while True:
+            try:
+                self._turn()
+            except Exception:
+                note_exception("loop")
+                time.sleep(0.01)
+
+    def _turn(self) -> None:
+        self.loop.turn(bool(self.output.due) or self.server.has_requests())
+        self.server.serve()
+        if self.starts.opens:
+            self.starts.open_logs()
+        if self.output.due:
+            self.output.serve()
+        self._finish_turn()
+
+    def _finish_turn(self) -> None:
+        self.journal.flush()
+        self.writer.push()
+        if self.grown:
+            for name, (gen, size) in self.grown.items():
+                self.server.event({"ev": "log", "name": name, "gen": gen, "size": size})
+            self.grown.clear()
+        if self.lost:
+            lost, self.lost = self.lost, {}
+            for name, (count, total) in lost.items():
+                self.numbered(
+                    {"ev": "dropped", "name": name, "bytes": count, "total": total}
+                )
+            self.journal.flush()
+        self.server.flush()
+
+    def numbered(self, event: Json, record: Json | None = None) -> None:
+        """This gives an event the next number, journals that, and sends it."""
+        self.seq += 1
+        event["seq"] = self.seq
+        if record is None:
+            record = {"t": "seq"}
+        record["q"] = self.seq
+        self.journal.add(record)
+        self.server.event(event)
+
+    def _kill_strangers(self) -> None:
+        """This ends the orphans that no slot can claim, before the keeper goes."""
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            self.tree.refresh()
+            strangers = [pid for pid, s in self.tree.orphans.items() if s is None]
+            if not strangers:
+                return
+            for pid in strangers:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except OSError:
+                    pass
+            time.sleep(0.002)
+            self.deaths.reap()
+
+    def finish(self) -> NoReturn:
+        """This ends the keeper; the logs are written out first."""
+        for slot in self.slots.values():
+            if slot.feed is not None:
+                self.output.drain(slot)
+        self.journal.flush()
+        done = _thread.allocate_lock()
+        done.acquire()
+        self.writer.post(done.release)
+        done.acquire(timeout=5.0)
+        self._finish_turn()
+        if self.options.owner is not None:
+            remove_folder(self.options.runtime)
+            remove_folder(self.options.state)
+        else:
+            for slot in self.slots.values():
+                try:
+                    os.unlink(slot.notify_path or "")
+                except OSError:
+                    pass
+            try:
+                os.unlink("keeper.sock", dir_fd=self.state_fd)
+            except OSError:
+                pass
+        if self.notifier.short_folder is not None:
+            remove_folder(self.notifier.short_folder)
+        os._exit(0)
+
+    def _read_mail(self, _: int) -> None:
+        try:
+            os.eventfd_read(self.loop.mail_fd)
+        except BlockingIOError:
+            pass
+        while self.loop.mailbox:
+            message = self.loop.mailbox.popleft()
+            kind, arguments = message[0], message[1:]
+            if kind == "opened":
+                self.starts.opened(*arguments)
+            elif kind == "grown":
+                log, gen, size = arguments
+                self.grown[log.name] = (gen, size)
+            elif kind == "dropped":
+                log, count, total = arguments
+                before = self.lost.get(log.name, (0, 0))[0]
+                self.lost[log.name] = (before + count, total)
+                slot = self.slots.get(log.name)
+                if slot is not None:
+                    slot.dropped = total
+            elif kind == "writable":
+                self.output.release()
+            elif kind == "flushed":
+                connection, identifier = arguments
+                self.server.answer(connection, identifier, {})
+            elif kind == "synced":
+                self.requests.synced(*arguments)
+            elif kind == "pack":
+                self._pack(*arguments)
+
+    def _pack(self, source: int, target: int) -> None:
+        """This starts the niced child that compresses a finished log."""
+        try:
+            pid = self.spawner.quick(
+                sys.executable,
+                [sys.executable, "-I", "-S", self.options.program, "--gzip"],
+                {},
+                (source, target, 2),
+            )
+        except SpawnFailed as err:
+            note(f"gzip: {err.text}")
+            self.writer.post(self.writer.packed, 1)
+        else:
+            self.deaths.helpers[pid] = lambda status: self.writer.post(
+                self.writer.packed, status
+            )
+        finally:
+            os.close(source)
+
+    def scope_of(self, slot: Slot) -> str:
+        """This names how a slot's tree is found: `subreaper`, or `session`."""
+        return "session" if slot.foreign or not self.subreaper else "subreaper"
+
+    def found_stranger(self, pid: int) -> None:
+        """This reports an orphan that no slot can claim."""
+        self.numbered({"ev": "orphan", "pid": pid, "comm": comm_of(pid)})
 
     def watch_owner(self) -> None:
         """This ends everything when the application that owns us is gone."""
@@ -3482,36 +3626,34 @@ class Keeper:
             return
 
         def gone(_: int) -> None:
-            self.unwatch(fd)
+            self.loop.unwatch(fd)
             self._owner_gone()
 
-        self.watch(fd, gone)
+        self.loop.watch(fd, gone)
 
     def _owner_gone(self) -> None:
         self.ending = True
-        self.control = None
+        self.plane.wanted = None
         for slot in list(self.slots.values()):
             if not slot.alive and not slot.orphans:
                 continue
             self.tree.signal(slot, signal.SIGTERM, "tree")
             self.tree.signal(slot, signal.SIGCONT, "tree")
-            self.later(slot.stop_timeout, self._owner_kill, slot, slot.run)
+            self.loop.later(slot.stop_timeout, self._owner_kill, slot, slot.run)
         self._finish_if_empty()
 
     def _owner_kill(self, slot: Slot, run: str) -> None:
         if slot.run == run and (slot.alive or slot.orphans):
             self.tree.signal(slot, signal.SIGKILL, "tree")
-            self._keep_killing(slot)
+            self.requests.keep_killing(slot)
 
     def _finish_if_empty(self) -> None:
         if any(slot.alive or slot.orphans for slot in self.slots.values()):
             return
-        if self.control_pid is not None:
-            os.kill(self.control_pid, signal.SIGTERM)
+        if self.plane.pid is not None:
+            os.kill(self.plane.pid, signal.SIGTERM)
         self._kill_strangers()
         self.finish()
-
-    # -- the journal
 
     def describe_all(self) -> list[Json]:
         """This renders everything that a compacted journal must hold."""
@@ -3520,14 +3662,14 @@ class Keeper:
             {
                 "t": "keeper",
                 "pid": self.pid,
-                "notify": self.short_folder,
+                "notify": self.notifier.short_folder,
                 "epoch": self.epoch,
                 "q": self.seq,
             },
             {"t": "put", "name": "", "blob": self.blob},
         ]
-        if self.control is not None:
-            records.append(dict(self.control))
+        if self.plane.wanted is not None:
+            records.append(dict(self.plane.wanted))
         for slot in self.slots.values():
             described = slot.persist()
             described.update(boot=boot, pidns=self.pid_namespace)
@@ -3655,9 +3797,9 @@ def start(options: Options) -> NoReturn:
         detach(options)
         keeper = Keeper(options)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(keeper.child_writer, warn_on_full_buffer=False)
-        keeper.recover()
-        keeper.listen()
+        signal.set_wakeup_fd(keeper.deaths.wakeup_fd, warn_on_full_buffer=False)
+        Recovery(keeper).recover()
+        keeper.server.listen()
         keeper.watch_owner()
     except LockTaken as err:
         say(options, {"error": "another keeper is running", "pid": err.pid})
@@ -3680,9 +3822,9 @@ def start(options: Options) -> NoReturn:
 def run_loop(keeper: Keeper) -> None:
     """This is the body of the loop's thread, which alone takes SIGCHLD."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
-    if keeper.control is not None and keeper.options.owner is None:
+    if keeper.plane.wanted is not None and keeper.options.owner is None:
         # Both may have died. Whoever attaches first cancels this.
-        keeper._plan_control(5.0)
+        keeper.plane.plan(5.0)
     keeper.run()
 
 
