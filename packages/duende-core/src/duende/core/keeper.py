@@ -2034,9 +2034,11 @@ class Server:
                 self._keeper.plane.plan(CONTROL_DELAY_FIRST)
 
     def has_requests(self) -> bool:
+        """Whether a client waits for an answer."""
         return any(connection.requests for connection in self.connections.values())
 
     def serve(self) -> None:
+        """This answers requests, for a bounded time."""
         until = time.monotonic() + TURN_SECONDS
         for connection in list(self.connections.values()):
             while connection.requests and not connection.closed:
@@ -2128,6 +2130,7 @@ class Output:
         raise OSError(errno.EEXIST, "something else is in the place of the FIFO")
 
     def serve(self) -> None:
+        """This reads the FIFOs that are due, for a bounded time."""
         until = time.monotonic() + TURN_SECONDS
         for _ in range(len(self.due)):
             feed = self.due.popleft()
@@ -2223,6 +2226,7 @@ class Output:
             self.release()
 
     def release(self) -> None:
+        """This goes on with the FIFOs that waited for the disk."""
         self._discarding = False
         self.due.extend(self._waiting)
         self._waiting.clear()
@@ -2281,6 +2285,7 @@ class Notifier:
         return self.short_folder
 
     def folder_of(self, path: str) -> int:
+        """This opens, once, the folder of a socket's path."""
         folder = os.path.dirname(path)
         fd = self._folders.get(folder)
         if fd is None:
@@ -2689,6 +2694,7 @@ class Starts:
         self._keeper.loop.later(STALL_SECONDS, self.opened, results)
 
     def opened(self, results: list[tuple[LogFile, object, int, str]]) -> None:
+        """This goes on with the starts whose logs are open (or could not be)."""
         for log, ticket, number, text in results:
             self._one_opened(log, ticket, number, text)
 
@@ -2706,6 +2712,7 @@ class Starts:
             self.finish(slot, request)
 
     def finish(self, slot: Slot, spec: Json) -> None:
+        """This starts the process and says that it runs."""
         output = -1
         try:
             environment = dict(spec["env"])
@@ -2760,6 +2767,7 @@ class Starts:
         )
 
     def failed(self, slot: Slot, err: SpawnFailed) -> None:
+        """This says that there is no process, and why."""
         slot.failed = {"step": err.step, "errno": err.number, "text": err.text}
         head = {"name": slot.name, "run": slot.run}
         self._keeper.numbered(
@@ -2781,6 +2789,7 @@ class Requests:
         self._syncing = False
 
     def serve(self, connection: Connection, line: bytes) -> None:
+        """This answers one request, whatever it is."""
         identifier: Any = None
         reply: Json | None
         try:
@@ -3028,6 +3037,7 @@ class Requests:
         _thread.start_new_thread(sync, ())
 
     def synced(self, waiting: list[tuple[Connection, Any]], failure: str) -> None:
+        """This answers those who waited for an fsync."""
         self._syncing = False
         for connection, identifier in waiting:
             reply = {"error": f"fsync: {failure}"} if failure else {}
@@ -3045,6 +3055,7 @@ class Requests:
         )
 
     def follow(self, names: list[str] | None) -> None:
+        """This chooses whose growing logs are told; None: all."""
         self.followed = None if names is None else set(names)
         for slot in self._keeper.slots.values():
             if slot.log is not None:
@@ -3143,6 +3154,7 @@ class ControlPlane:
         self._due = None
 
     def start(self) -> None:
+        """This starts the control plane, unless it runs or is not wanted."""
         if self.wanted is None or self.pid is not None or self._keeper.ending:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -3208,6 +3220,7 @@ class ControlPlane:
         self.plan(delay)
 
     def plan(self, delay: float) -> None:
+        """This starts the control plane in a while, unless that is called off."""
         ticket = self._due = object()
 
         def start() -> None:
