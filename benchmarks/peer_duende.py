@@ -39,9 +39,8 @@ class Duende(Peer):
     def prepare(self) -> None:
         """This writes duende.toml: one daemon of many instances."""
         self.state = self.folder / "state" / "duende" / self.project
-        (self.folder / "run").mkdir(mode=0o700)
         self.child_env["XDG_STATE_HOME"] = str(self.folder / "state")
-        self.child_env["XDG_RUNTIME_DIR"] = str(self.folder / "run")
+        self.child_env["XDG_RUNTIME_DIR"] = str(self.place.new_runtime_folder())
         inherited = json.dumps(
             sorted(k for k in self.child_env if k.startswith("BENCH"))
         )

@@ -25,6 +25,14 @@ class Workplace:
         self.path = Path(tempfile.mkdtemp(prefix="duende-bench-", dir=root))
         self.child = self._compiled("child")
         self.floor = self._compiled("floor")
+        # A runtime folder is on a tmpfs wherever one logs in (XDG base directory
+        # specification); the temporary folder often is not.
+        shared = Path("/dev/shm")
+        self._volatile = Path(
+            tempfile.mkdtemp(
+                prefix="duende-bench-", dir=shared if shared.is_dir() else root
+            )
+        )
         self._runs = 0
 
     def _compiled(self, name: str) -> Path:
@@ -46,6 +54,12 @@ class Workplace:
         folder.mkdir()
         return folder
 
+    def new_runtime_folder(self) -> Path:
+        """This makes an empty folder in memory, for sockets, for one measurement."""
+        folder = self._volatile / f"{self._runs}"
+        folder.mkdir(mode=0o700)
+        return folder
+
     def supervisor_programs(self) -> Path:
         """This makes a virtual environment with supervisord, once, and gives its bin.
 
@@ -64,6 +78,7 @@ class Workplace:
     def close(self) -> None:
         """This removes the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
+        shutil.rmtree(self._volatile, ignore_errors=True)
 
     @staticmethod
     def program(name: str) -> str | None:

@@ -455,7 +455,7 @@ class TestUsage:
         """Without click it says what to install."""
         code = (
             "import sys; sys.modules['click'] = None\n"
-            "from duende.core.cli import run; sys.exit(run(['up']))"
+            "from duende.core.cli import run; sys.exit(run(['down']))"
         )
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment(tmp_path),

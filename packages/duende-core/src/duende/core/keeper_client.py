@@ -31,7 +31,9 @@ __all__ = (
     "KeeperConnection",
     "KeeperLost",
     "KeeperRefused",
+    "KeeperStart",
     "Snapshot",
+    "begin_keeper",
     "keeper_is_alive",
     "start_keeper",
 )
@@ -135,6 +137,23 @@ def start_keeper(
         PermissionDenied: A folder is not ours or can't be made.
         PlatformError: It did not start.
     """
+    start = begin_keeper(state, runtime, owner=owner, environ=environ, mode=mode)
+    return start.wait(timeout)
+
+
+def begin_keeper(
+    state: str | os.PathLike[str],
+    runtime: str | os.PathLike[str],
+    *,
+    owner: int | None = None,
+    environ: Mapping[str, str] | None = None,
+    mode: str = "foreground",
+) -> KeeperStart:
+    """This starts a keeper, as `start_keeper` does, but does not wait for it.
+
+    Raises:
+        PlatformError: The program can't be executed.
+    """
     state, runtime = os.path.abspath(state), os.path.abspath(runtime)
     arguments = [sys.executable, "-I", "-S", keeper_program()]
     arguments += ["--state", state, "--runtime", runtime, "--mode", mode]
@@ -167,21 +186,52 @@ def start_keeper(
         ) from err
     finally:
         os.close(high)
-    try:
-        answer = _read_answer(reading, time.monotonic() + timeout)
-    finally:
-        os.close(reading)
-    if answer is None:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise PlatformError(
-            f"the keeper for {state} did not listen within {timeout:g} s",
-            f"look into {state}/keeper.log",
-        )
-    if answer.get("ok"):
-        return pid
-    os.waitpid(pid, 0)
-    raise _start_error(state, answer)
+    return KeeperStart(pid, state, reading)
+
+
+class KeeperStart:
+    """This is a keeper on its way: call either `wait` or `abandon`, or both."""
+
+    def __init__(self, pid: int, state: str, reading: int) -> None:
+        self.pid = pid
+        self._state = state
+        self._reading = reading
+        self._ended = False
+
+    def wait(self, timeout: float = 10.0) -> int:
+        """This waits until it listens; it gives its pid.
+
+        Raises:
+            AlreadyRunning: Another keeper holds the state folder.
+            PermissionDenied: A folder is not ours or can't be made.
+            PlatformError: It did not start within `timeout` seconds.
+        """
+        try:
+            answer = _read_answer(self._reading, time.monotonic() + timeout)
+        finally:
+            os.close(self._reading)
+            self._reading = -1
+        if answer is None:
+            self.abandon()
+            raise PlatformError(
+                f"the keeper for {self._state} did not listen within {timeout:g} s",
+                f"look into {self._state}/keeper.log",
+            )
+        if answer.get("ok"):
+            return self.pid
+        os.waitpid(self.pid, 0)
+        self._ended = True
+        raise _start_error(self._state, answer)
+
+    def abandon(self) -> None:
+        """This kills it; nothing can have been started by it yet."""
+        if self._ended:
+            return
+        self._ended = True
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        if self._reading >= 0:
+            os.close(self._reading)
 
 
 def _read_answer(fd: int, deadline: float) -> dict[str, Any] | None:

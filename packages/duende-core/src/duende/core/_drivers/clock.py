@@ -7,6 +7,7 @@ deadline written down by one control plane means the same to the next.
 from __future__ import annotations
 
 import datetime
+import functools
 import time
 from typing import Protocol
 
@@ -57,5 +58,11 @@ class LoopClock:
 
 def rfc3339(seconds: float) -> str:
     """This renders seconds since the epoch as RFC 3339, UTC, in microseconds."""
+    whole, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
+    return f"{_whole_second(whole)}.{microseconds:06d}Z"
+
+
+@functools.lru_cache(maxsize=4)
+def _whole_second(seconds: int) -> str:
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.strftime("%Y-%m-%dT%H:%M:%S")

@@ -148,7 +148,7 @@ def _take_over_if_alone(options: Options) -> None:
     except NoSupervisor:
         if not options.keeper_lives():
             raise options.no_supervisor() from None
-        from duende.core.control.plane import take_over
+        from duende.core.control.charge import take_over
 
         options.printer.note(
             "the supervisor does not run, the daemons do; taking them over first"

@@ -14,8 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TextIO, final
 
-from duende.core.cli.following import LINE_COLORS
-from duende.core.cli.output import Printer, colored, escaped, escaped_lines
+from duende.core.cli.output import LINE_COLORS, Printer, colored, escaped, escaped_lines
 from duende.core.types import Event
 
 __all__ = ("TerminalDisplay",)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from duende.core.cli.exits import DONE, UsageError
-from duende.core.cli.output import colored, escaped
+from duende.core.cli.output import LINE_COLORS, colored, escaped
 from duende.core.cli.target import Options, error_of
 from duende.core.control.client import (
     NoSupervisor,
@@ -33,12 +33,10 @@ from duende.core.control.logs import (
 )
 from duende.core.errors import NotFound
 
-__all__ = ("LINE_COLORS", "show_events", "show_logs")
+__all__ = ("show_events", "show_logs")
 
 FOLLOWED_LINES = 100
 """How much of the past `-f` shows, unless `-n` or `--since` says otherwise."""
-
-LINE_COLORS = ("cyan", "yellow", "green", "magenta", "blue", "red")
 
 _RECONNECT = 30.0
 """Seconds that `-f` waits for a supervisor that is being started again."""

@@ -14,7 +14,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ("Printer", "duration_text", "escaped", "render_table", "size_text")
+__all__ = (
+    "LINE_COLORS",
+    "Printer",
+    "duration_text",
+    "escaped",
+    "render_table",
+    "size_text",
+)
+
+LINE_COLORS = ("cyan", "yellow", "green", "magenta", "blue", "red")
+"""The colours of daemons' names before their output, in turns."""
 
 # Bidirectional controls (UAX #9) and the two line separators of Unicode.
 _DANGEROUS = frozenset(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
 
 from duende.core.cli.exits import DONE, FAILED
 from duende.core.cli.output import escaped_lines
-from duende.core.cli.reading import Row, rows_of
 from duende.core.cli.target import Options, error_of
-from duende.core.control.client import ControlClient, quote
-from duende.core.control.logs import log_sources, read_logs
+from duende.core.control.charge import load_for_start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from duende.core.cli.reading import Row
+    from duende.core.config.plan import Plan
+    from duende.core.control.client import ControlClient
 
 __all__ = ("start_up",)
 
@@ -28,11 +33,12 @@ def start_up(options: Options, names: Sequence[str], *, detach: bool) -> int:
     if detach:
         return _start_detached(options, tuple(names))
     from duende.core.cli.display import TerminalDisplay
-    from duende.core.control.plane import run_foreground
+    from duende.core.control.charge import run_foreground
 
-    display = TerminalDisplay(options.printer, _daemon_names(options), options.command)
+    loaded = load_for_start(options.paths, tuple(names))
+    display = TerminalDisplay(options.printer, list(loaded.plan.specs), options.command)
     try:
-        return run_foreground(options.paths, tuple(names), display, environ_of(options))
+        return run_foreground(options.paths, loaded, display, environ_of(options))
     finally:
         display.close()
 
@@ -46,22 +52,11 @@ def environ_of(options: Options) -> dict[str, str]:
     return environ
 
 
-def _daemon_names(options: Options) -> list[str]:
-    """This is for the width of a column only: a broken file is told by the plane."""
-    from duende.core.config.load import load_project
-    from duende.core.config.plan import plan_project
-    from duende.core.errors import DaemonError
-
-    try:
-        return list(plan_project(load_project(options.paths.file)).specs)
-    except DaemonError:
-        return []
-
-
 def _start_detached(options: Options, names: tuple[str, ...]) -> int:
-    from duende.core.control.plane import start_background
+    from duende.core.control.charge import start_background
 
-    report = start_background(options.paths, names, environ_of(options))
+    loaded = load_for_start(options.paths, names)
+    report = start_background(options.paths, loaded, environ_of(options))
     if report.changed:
         options.printer.error(
             f"the project runs already, and {options.paths.file} has changed since; "
@@ -74,7 +69,7 @@ def _start_detached(options: Options, names: tuple[str, ...]) -> int:
         reply = client.request("POST", "/v1/commands", body)
         if not reply.ok:
             raise error_of(reply)
-    rows, failures = _wait_for_ready(options, client, names)
+    rows, failures = _wait_for_ready(options, client, loaded.plan, names)
     for name in _stopped_by_hand(client, rows, names):
         options.printer.note(
             f"{name} stays stopped, as it was stopped by hand; "
@@ -95,10 +90,12 @@ def _start_detached(options: Options, names: tuple[str, ...]) -> int:
 
 
 def _wait_for_ready(
-    options: Options, client: ControlClient, names: Sequence[str]
+    options: Options, client: ControlClient, plan: Plan, names: Sequence[str]
 ) -> tuple[list[Row], dict[str, str]]:
     """This waits until everything is ready or has failed once."""
-    wanted = _wanted(options, names)
+    from duende.core.cli.reading import rows_of
+
+    wanted = _wanted(plan, names)
     waiting = _Expectation(wanted)
     interval = _INTERVAL
     while True:
@@ -107,7 +104,7 @@ def _wait_for_ready(
         if not reply.ok or not isinstance(reply.body, dict):
             raise error_of(reply)
         rows = rows_of(reply.body)
-        if names and wanted is not None:
+        if names:
             rows = [row for row in rows if row["name"] in wanted]
         pending = waiting.judge(rows, asked)
         if not pending:
@@ -121,16 +118,8 @@ def _wait_for_ready(
         time.sleep(interval)
 
 
-def _wanted(options: Options, names: Sequence[str]) -> frozenset[str] | None:
-    """These are the daemons that start by themselves; None: it can't be told."""
-    from duende.core.config.load import load_project
-    from duende.core.config.plan import plan_project
-    from duende.core.errors import DaemonError
-
-    try:
-        plan = plan_project(load_project(options.paths.file))
-    except DaemonError:
-        return None
+def _wanted(plan: Plan, names: Sequence[str]) -> frozenset[str]:
+    """These are the daemons that start by themselves."""
     chosen = [
         spec.name
         for spec in plan.specs.values()
@@ -213,6 +202,8 @@ class _Expectation:
 def _stopped_by_hand(
     client: ControlClient, rows: Sequence[Row], names: Sequence[str]
 ) -> list[str]:
+    from duende.core.control.client import quote
+
     found = []
     for row in rows:
         if row.get("state") != "stopped" or row["name"] in names:
@@ -235,6 +226,7 @@ def _print_failures(
     options: Options, client: ControlClient, failures: Mapping[str, str]
 ) -> None:
     from duende.core.cli.display import failure_text
+    from duende.core.control.logs import log_sources, read_logs
 
     reply = client.request("POST", "/v1/logs/flush", {"names": list(failures)})
     paths, state = reply.field("paths"), reply.field("state")

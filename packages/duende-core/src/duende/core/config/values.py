@@ -7,6 +7,7 @@ Schema can say of them in `schema`.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -330,8 +331,9 @@ def _real_time(name: str, offset: int) -> int:
     return number if members["SIGRTMIN"] <= number <= members["SIGRTMAX"] else 0
 
 
-def _valid_signals() -> set[int]:
-    return {int(number) for number in signal.valid_signals()}
+@functools.cache
+def _valid_signals() -> frozenset[int]:
+    return frozenset(int(number) for number in signal.valid_signals())
 
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], object]

@@ -20,6 +20,8 @@ __all__ = ("EventLog", "read_events")
 
 _MOST_BYTES = 4 * 1024 * 1024
 
+_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
+
 
 class EventLog:
     """This appends events to a file and knows the number of the last one.
@@ -42,9 +44,7 @@ class EventLog:
             return
         self.last_seq = max(self.last_seq, events[-1].seq)
         content = b"".join(
-            json.dumps(event.to_json(), separators=(",", ":"), default=str).encode()
-            + b"\n"
-            for event in events
+            _encode(event.to_json()).encode() + b"\n" for event in events
         )
         try:
             self._write(content)

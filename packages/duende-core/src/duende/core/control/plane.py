@@ -7,45 +7,32 @@ in charge: it holds a lock on STATE/control.lock as long as it lives.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import attrs
 
 from duende.core._drivers.project import KeeperProject, ProjectSettings
-from duende.core.config.codec import config_from_json, config_to_json
 from duende.core.config.model import ProjectConfig
 from duende.core.config.plan import Plan, plan_project
 from duende.core.config.project import (
     ProjectPaths,
     SupervisorRecord,
-    make_folders,
     remove_record,
     write_record,
 )
 from duende.core.control.api import Display
+from duende.core.control.charge import read_accepted, socket_of, take_charge
 from duende.core.control.eventlog import EventLog
-from duende.core.control.project_api import ProjectApi, own_version
-from duende.core.control.unix_socket import check_replaceable
-from duende.core.errors import (
-    AlreadyRunning,
-    ConfigError,
-    DaemonError,
-    NotFound,
-    PlatformError,
-)
+from duende.core.errors import DaemonError, PlatformError
 from duende.core.keeper_client import (
     KeeperConnection,
     Snapshot,
@@ -53,192 +40,10 @@ from duende.core.keeper_client import (
     start_keeper,
 )
 
-__all__ = (
-    "StartReport",
-    "control_plane_lives",
-    "run_foreground",
-    "start_background",
-    "take_over",
-)
+# Loaded here, where a keeper may be starting at the same time, not by anyio.run.
+import anyio._backends._asyncio  # isort: skip
 
-LOCK = "control.lock"
-_START_TIMEOUT = 30.0
-
-
-@final
-@attrs.frozen(kw_only=True)
-class StartReport:
-    """This is what `up -d` found: a new supervisor, or a living one.
-
-    `changed` says that the file is not what the living one accepted; `stopped` names
-    what stays stopped because a person stopped it.
-    """
-
-    already_running: bool
-    changed: bool
-    pid: int | None
-
-
-# -- the accepted configuration -------------------------------------------------------
-
-
-def load_checked(paths: ProjectPaths) -> tuple[ProjectConfig, str]:
-    """This loads the file, refuses what can't be done yet, and gives its hash.
-
-    Raises:
-        ConfigError: With every problem.
-    """
-    from duende.core.config.load import load_project
-    from duende.core.config.support import unsupported
-
-    config = load_project(paths.file)
-    problems = unsupported(config)
-    if problems:
-        raise ConfigError(f"{paths.file}: not supported yet", problems=problems)
-    return config, hashlib.sha256(paths.file.read_bytes()).hexdigest()
-
-
-def accept(
-    paths: ProjectPaths, config: ProjectConfig, digest: str, names: tuple[str, ...]
-) -> None:
-    """This writes down the configuration that is in force from now on."""
-    value = config_to_json(config, str(paths.file), digest)
-    value["names"] = list(names)
-    temporary = paths.accepted.with_name("accepted.json.new")
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
-    )
-    with open(descriptor, "w", encoding="utf-8") as stream:
-        json.dump(value, stream)
-    os.replace(temporary, paths.accepted)
-
-
-def read_accepted(
-    paths: ProjectPaths,
-) -> tuple[ProjectConfig, str, tuple[str, ...]] | None:
-    """This reads what `accept` wrote; None when there is none, or a broken one."""
-    try:
-        value = json.loads(paths.accepted.read_bytes())
-        return (
-            config_from_json(value),
-            str(value["sha256"]),
-            tuple(value.get("names", ())),
-        )
-    except (OSError, ValueError, KeyError, TypeError, ConfigError):
-        return None
-
-
-def check_names(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
-    """This expands names from the command line to slots.
-
-    Raises:
-        NotFound: There is no such daemon in the file.
-    """
-    found: list[str] = []
-    for name in names:
-        slots = [slot for slot, spec in plan.specs.items() if name in (slot, spec.base)]
-        if not slots:
-            known = ", ".join(sorted({s.base for s in plan.specs.values()})) or "none"
-            raise NotFound(f"there is no daemon {name!r}", f"the file defines {known}")
-        found += slots
-    return tuple(found)
-
-
-def _socket_of(paths: ProjectPaths, environ: Mapping[str, str]) -> str:
-    return environ.get("DUENDE_SOCKET") or str(paths.control_socket)
-
-
-# -- who is in charge -------------------------------------------------------------------
-
-
-def control_plane_lives(state: Path) -> bool:
-    """Whether a control plane is in charge of the project."""
-    try:
-        descriptor = os.open(state / LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def take_charge(paths: ProjectPaths, wait: float) -> int:
-    """This takes the lock of the control plane, waiting `wait` seconds at most.
-
-    Raises:
-        AlreadyRunning: Another one holds it.
-    """
-    descriptor = os.open(
-        paths.state / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
-    until = time.monotonic() + wait
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                os.close(descriptor)
-                raise AlreadyRunning(
-                    f"project {paths.name!r} is running already",
-                    "see `duende ps`, or end it with `duende down`",
-                ) from None
-            time.sleep(0.01)  # noqa: TID251 - flock has no time limit of its own
-        else:
-            return descriptor
-
-
-def _attach(
-    paths: ProjectPaths, environ: Mapping[str, str], mode: str
-) -> tuple[KeeperConnection, Snapshot]:
-    if keeper_is_alive(paths.state) is None:
-        start_keeper(paths.state, paths.runtime, environ=environ, mode=mode)
-    connection = KeeperConnection.connect(paths.state)
-    return connection, connection.attach()
-
-
-# -- foreground ---------------------------------------------------------------------------
-
-
-def run_foreground(
-    paths: ProjectPaths,
-    names: tuple[str, ...],
-    display: Display,
-    environ: Mapping[str, str],
-) -> int:
-    """This is `duende up`: everything in this process until it is told to end.
-
-    Returns the exit code: 0, or 1 when a daemon's end brought everything down.
-
-    Raises:
-        AlreadyRunning: The project runs already.
-        ConfigError: The file is wrong.
-        PermissionDenied: A folder can't be used.
-    """
-    config, digest = load_checked(paths)
-    wanted = check_names(plan_project(config), names)
-    make_folders(paths)
-    lock = take_charge(paths, wait=0)
-    try:
-        check_replaceable(_socket_of(paths, environ))
-        connection, snapshot = _attach(paths, environ, "foreground")
-        if any(slot.get("alive") for slot in snapshot.slots):
-            accepted = read_accepted(paths)
-            if accepted is not None:
-                if accepted[1] != digest:
-                    display.note(
-                        "taking over what runs, with the configuration it was started "
-                        "with: the file has changed since"
-                    )
-                config, digest, _ = accepted
-        accept(paths, config, digest, wanted)
-        plane = Plane(paths, config, wanted, environ, "foreground", display)
-        return anyio.run(plane.run, connection, snapshot)
-    finally:
-        os.close(lock)
+__all__ = ("Plane", "run_plane")
 
 
 class Plane:
@@ -248,6 +53,7 @@ class Plane:
         self,
         paths: ProjectPaths,
         config: ProjectConfig,
+        plan: Plan,
         names: tuple[str, ...],
         environ: Mapping[str, str],
         mode: str,
@@ -258,7 +64,7 @@ class Plane:
         self.display = display
         log_dir = config.supervisor.log_dir
         self.events = EventLog(str(paths.events))
-        self.socket = _socket_of(paths, environ)
+        self.socket = socket_of(paths, environ)
         self.project = KeeperProject(
             ProjectSettings(
                 project=paths.name,
@@ -274,7 +80,7 @@ class Plane:
                 keeper_mode=mode,
             ),
             config.supervisor,
-            plan_project(config).specs,
+            plan.specs,
             sink=self.events.append,
             first_seq=self.events.last_seq + 1,
         )
@@ -316,6 +122,7 @@ class Plane:
             )
 
     async def _serve_control(self, tasks: anyio.abc.TaskGroup) -> None:
+        from duende.core.control.project_api import ProjectApi, own_version
         from duende.core.control.server import serve_control
 
         api = ProjectApi(self.project, self.events, str(self.paths.events), os.getpid())
@@ -384,100 +191,18 @@ def _has_tty() -> bool:
         return False
 
 
-# -- background ---------------------------------------------------------------------------
+def run_plane(plane: Plane, connection: KeeperConnection, snapshot: Snapshot) -> int:
+    """This serves until everything is down, and gives the exit code."""
+    return anyio.run(plane.run, connection, snapshot)
 
 
-def start_background(
-    paths: ProjectPaths, names: tuple[str, ...], environ: Mapping[str, str]
-) -> StartReport:
-    """This is the first half of `duende up -d`: a supervisor that answers.
-
-    Raises:
-        ConfigError: The file is wrong.
-        PermissionDenied: A folder can't be used.
-        PlatformError: The supervisor did not come up.
-    """
-    config, digest = load_checked(paths)
-    wanted = check_names(plan_project(config), names)
-    make_folders(paths)
-    accepted = read_accepted(paths)
-    if control_plane_lives(paths.state):
-        _await_socket(paths, environ)
-        changed = accepted is None or accepted[1] != digest
-        return StartReport(already_running=True, changed=changed, pid=None)
-    alive = keeper_is_alive(paths.state)
-    if alive is None or accepted is None:
-        accept(paths, config, digest, wanted)
-    changed = alive is not None and accepted is not None and accepted[1] != digest
-    pid = _start_control_plane(paths, environ)
-    return StartReport(already_running=False, changed=changed, pid=pid)
-
-
-def take_over(paths: ProjectPaths, environ: Mapping[str, str]) -> None:
-    """This starts a control plane for a keeper that has none.
-
-    Raises:
-        PlatformError: It did not come up.
-    """
-    if not control_plane_lives(paths.state):
-        _start_control_plane(paths, environ)
-    _await_socket(paths, environ)
-
-
-def _start_control_plane(paths: ProjectPaths, environ: Mapping[str, str]) -> int | None:
-    """This has the keeper, an old or a new one, start the control plane."""
-    try:
-        lock = take_charge(paths, wait=0)
-    except AlreadyRunning:
-        _await_socket(paths, environ)
-        return None
-    started = None
-    try:
-        # We are in charge: who listens there now is another project's supervisor.
-        check_replaceable(_socket_of(paths, environ))
-        if keeper_is_alive(paths.state) is None:
-            started = start_keeper(
-                paths.state, paths.runtime, environ=environ, mode="background"
-            )
-        connection = KeeperConnection.connect(paths.state)
-        connection.attach()
-        places = [paths.file, paths.name, paths.state, paths.runtime]
-        argument = json.dumps([str(place) for place in places])
-        argv = [sys.executable, "-m", "duende.core.control.plane", argument]
-        reply = connection.request("control", argv=argv, env=dict(environ))
-        connection.close()
-    except DaemonError:
-        if started is not None:
-            os.kill(started, signal.SIGKILL)
-        raise
-    finally:
-        os.close(lock)
-    _await_socket(paths, environ)
-    return reply.get("pid")
-
-
-def _await_socket(paths: ProjectPaths, environ: Mapping[str, str]) -> None:
-    """This waits until the control socket answers.
-
-    Raises:
-        PlatformError: It does not, or the control plane says why it can't.
-    """
-    from duende.core.control.client import ControlClient, NoSupervisor
-
-    client = ControlClient(_socket_of(paths, environ))
-    until = time.monotonic() + _START_TIMEOUT
-    while True:
-        try:
-            client.get("/v1/version")
-        except NoSupervisor:
-            if keeper_is_alive(paths.state) is None or time.monotonic() > until:
-                raise PlatformError(
-                    "the supervisor did not come up",
-                    f"see {paths.state / 'supervisor.log'}",
-                ) from None
-            time.sleep(0.005)  # noqa: TID251 - a socket that is not there yet can't be waited for
-        else:
-            return
+def _attach(
+    paths: ProjectPaths, environ: Mapping[str, str]
+) -> tuple[KeeperConnection, Snapshot]:
+    if keeper_is_alive(paths.state) is None:
+        start_keeper(paths.state, paths.runtime, environ=environ, mode="background")
+    connection = KeeperConnection.connect(paths.state)
+    return connection, connection.attach()
 
 
 def main(argument: str) -> int:
@@ -495,9 +220,10 @@ def main(argument: str) -> int:
                 f"{paths.accepted} can't be read", "end the project and start it again"
             )
         config, _, names = accepted
-        connection, snapshot = _attach(paths, environ, "background")
-        plane = Plane(paths, config, names, environ, "background", None)
-        code = anyio.run(plane.run, connection, snapshot)
+        connection, snapshot = _attach(paths, environ)
+        plan = plan_project(config)
+        plane = Plane(paths, config, plan, names, environ, "background", None)
+        code = run_plane(plane, connection, snapshot)
     except DaemonError as error:
         print(f"duende: {error}", file=sys.stderr)
         return 1

@@ -33,7 +33,9 @@ async def show_progress(project: KeeperProject, display: Display) -> None:
                     last_lines, project, event.daemon
                 )
                 display.failed(event.daemon, event.reason or "failed", lines)
-            told = _tell_if_ready(supervisor, display, told)
+            if not told and not events.statistics().current_buffer_used:
+                # All have to be looked at: after the last event of many is enough.
+                told = _tell_if_ready(supervisor, display, told)
 
 
 def _tell_if_ready(supervisor: Supervisor, display: Display, told: bool) -> bool:
@@ -70,18 +72,24 @@ async def show_logs(
     """This hands every new line of every daemon to the display."""
     rests: dict[str, bytes] = {}
 
-    async def show(name: str) -> None:
-        content = await anyio.to_thread.run_sync(files[name].read_new)
+    def show(name: str, content: bytes) -> None:
         *lines, rests[name] = (rests.get(name, b"") + content).split(b"\n")
         for line in lines:
             display.log(name, line)
 
+    def read_all() -> dict[str, bytes]:
+        read = {name: file.read_new() for name, file in files.items()}
+        return {name: content for name, content in read.items() if content}
+
     try:
         async with project.log_feed.follow(files) as notes:
-            for name in files:
-                await show(name)
+            # What came before anybody followed, in one go: a hop to a thread costs
+            # more than a thousand files without news.
+            earlier = await anyio.to_thread.run_sync(read_all)
+            for name, content in earlier.items():
+                show(name, content)
             async for name in notes:
-                await show(name)
+                show(name, await anyio.to_thread.run_sync(files[name].read_new))
     finally:
         for file in files.values():
             file.close()
