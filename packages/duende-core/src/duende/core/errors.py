@@ -22,11 +22,12 @@ __all__ = (
 class DaemonError(Exception):
     """This is the root of everything that duende raises on purpose.
 
-    `what` says what was attempted and what was found; `hint` says what to do.
+    `what` says what was attempted and what was found; `hint` says what to do;
+    `fields` is what a subclass knows beyond that, so that the error can be pickled.
     """
 
-    def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what, hint)
+    def __init__(self, what: str, hint: str = "", *fields: object) -> None:
+        super().__init__(what, hint, *fields)
         self.what = what
         self.hint = hint
 
@@ -40,8 +41,7 @@ class ConfigError(DaemonError):
     def __init__(
         self, what: str, hint: str = "", problems: tuple[str, ...] = ()
     ) -> None:
-        super().__init__(what, hint)
-        self.args = (what, hint, problems)
+        super().__init__(what, hint, problems)
         self.problems = problems
 
     def __str__(self) -> str:
@@ -58,8 +58,7 @@ class SpawnError(DaemonError):
     def __init__(
         self, what: str, hint: str = "", errno: int | None = None, step: str = "exec"
     ) -> None:
-        super().__init__(what, hint)
-        self.args = (what, hint, errno, step)
+        super().__init__(what, hint, errno, step)
         self.errno = errno
         self.step = step
 
