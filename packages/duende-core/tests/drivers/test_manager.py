@@ -86,7 +86,7 @@ async def test_the_end_of_the_context_stops_everything() -> None:
         with anyio.fail_after(10):
             await manager.start("sleeper")
         pid = manager.info("sleeper").pid
-        assert pid is not None
+    assert pid is not None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -348,3 +348,32 @@ async def test_an_error_of_the_caller_is_not_wrapped() -> None:
     with pytest.raises(NotFound, match="nobody"):
         async with DaemonManager() as manager:
             manager.status("nobody")
+
+
+class Reloader(Daemon):
+    """A daemon that counts its reloads, and refuses those after the first."""
+
+    def __init__(self) -> None:
+        self.reloads = 0
+
+    async def run(self, ctx: DaemonContext) -> None:
+        await ctx.wait_shutdown()
+
+    async def reload(self, config: object) -> None:
+        if self.reloads:
+            raise ValueError("once is enough")
+        self.reloads += 1
+
+
+async def test_a_task_reloads_and_a_failed_reload_is_an_error() -> None:
+    """A task has no pid to look for signal handlers in, and its answer counts."""
+    reloader = Reloader()
+    async with DaemonManager() as manager:
+        await manager.register(reloader)
+        with anyio.fail_after(10):
+            await manager.start("reloader")
+            await manager.reload("reloader")
+            assert 1 == reloader.reloads
+            with pytest.raises(DaemonError, match="once is enough"):
+                await manager.reload("reloader")
+        assert DaemonStatus.RUNNING is manager.status("reloader")

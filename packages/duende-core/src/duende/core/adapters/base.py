@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Self, final
 
@@ -138,7 +138,7 @@ class PlatformAdapter(abc.ABC):
     @abc.abstractmethod
     def logs(
         self, handle: DaemonHandle, *, follow: bool = False
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """This gives the captured output, line by line; `follow`: until it ends."""
 
     @abc.abstractmethod
@@ -186,7 +186,7 @@ class UnavailableAdapter(PlatformAdapter):
 
     def logs(
         self, handle: DaemonHandle, *, follow: bool = False
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         raise self.refuse("logs")
 
     async def wait(self, handle: DaemonHandle) -> ExitInfo:

@@ -12,7 +12,7 @@ import signal
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -378,7 +378,7 @@ class NativeAdapter(PlatformAdapter):
 
     async def logs(
         self, handle: DaemonHandle, *, follow: bool = False
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         run = self._run(handle)
         keeper = self._open()
         sent, rest = 0, b""
