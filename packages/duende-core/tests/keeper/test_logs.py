@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from duende.core import keeper_client
+
 from .helpers import Project, is_alive, wait_until
 
 pytestmark = pytest.mark.real
@@ -214,3 +216,43 @@ def test_what_lies_in_the_log_folder_is_logs(project: Project) -> None:
     allowed |= {f"{name}.gz" for name in allowed}
     assert seen <= allowed
     assert len(seen) > 3
+
+
+STUCK = """
+import os, sys, time
+sys.path.insert(0, {source!r})
+import duende.core.keeper as keeper
+append = keeper.LogWriter._append
+def stuck(self, *arguments):
+    while not os.path.exists({flag!r}):
+        time.sleep(0.01)
+    append(self, *arguments)
+keeper.LogWriter._append = stuck
+keeper.main(sys.argv)
+"""
+
+
+def test_a_stuck_disk_blocks_nobody(
+    folders: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a second without a write output is dropped, counted, and all else goes on."""
+    flag = tmp_path / "flag"
+    source = Path(keeper_client.__file__).parents[2]
+    program = tmp_path / "stuck.py"
+    program.write_text(STUCK.format(source=str(source), flag=str(flag)))
+    monkeypatch.setattr(keeper_client, "keeper_program", lambda: str(program))
+    folders.start()
+    count = 1_000_000
+    folders.python("one", LINES.format(count=count), log={"max_size": 1 << 30})
+    assert folders.wait("exit", "one")["code"] == 1
+    folders.shell("two", "exit 5", log=None)
+    assert folders.wait("exit", "two")["code"] == 5
+    flag.touch()
+    folders.request("flush", names=None)
+    kept = (folders.state / "logs" / "one.log").read_bytes()
+    line = len(b"0000000 some text of a line\n")
+    assert len(kept) % line == 0
+    assert all(part.endswith(b" a line") for part in kept.splitlines())
+    dropped = folders.connect_and_peek()["one"]["dropped"]
+    assert dropped > 0
+    assert dropped + len(kept) == count * line

@@ -71,6 +71,9 @@ STALL_SECONDS = 1.0
 
 MAX_PAUSE = 0.05
 FIRST_PAUSE = 0.002
+QUIET_SECONDS = 1.0
+"""A daemon that wrote nothing for so long is read eagerly again."""
+
 SWEEP_SECONDS = 0.5
 """How long signalling a growing tree may hold up the loop, a time."""
 
@@ -328,21 +331,22 @@ def become_subreaper() -> bool:
         return False
 
 
-def open_folder(path: str, mode: int) -> int:
+def open_folder(path: str, mode: int, *, follow: bool = True) -> int:
     """This makes a folder (and those above it) if missing, and opens it."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
         os.mkdir(path, mode)
-        os.chmod(path, mode)
     except FileExistsError:
-        pass
+        return os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     except FileNotFoundError:
         parent = os.path.dirname(path)
         if parent in ("", path):
             raise
         os.close(open_folder(parent, 0o755 if mode & 0o011 else 0o700))
         os.mkdir(path, mode)
-        os.chmod(path, mode)
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(path, flags | os.O_NOFOLLOW)
+    os.fchmod(fd, mode)  # whatever the umask is at this moment
+    return fd
 
 
 def open_private_folder(path: str, mode: int) -> int:
@@ -350,8 +354,9 @@ def open_private_folder(path: str, mode: int) -> int:
 
     Raises:
         PermissionError: It belongs to somebody else.
+        NotADirectoryError: It is a symbolic link, which could lead anywhere.
     """
-    fd = open_folder(path, mode)
+    fd = open_folder(path, mode, follow=False)
     status = os.fstat(fd)
     if status.st_uid != os.geteuid():
         os.close(fd)
@@ -390,7 +395,12 @@ def append_text(fd: int, text: str) -> None:
 
 
 def note(text: str) -> None:
-    """This writes one line to STATE/keeper.log, which is our stderr."""
+    """This writes one line to STATE/keeper.log, which is our stderr, and bounded."""
+    try:
+        if os.fstat(2).st_size > SUPERVISOR_LOG_MAX:
+            os.ftruncate(2, 0)
+    except OSError:
+        pass  # no log yet: a terminal, or nothing
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     append_text(2, f"{when} {text}\n")
 
@@ -2151,13 +2161,14 @@ class Output:
         total = self._read(feed, 4 * READ_SIZE)
         if not total:
             # Quiet: the next byte is to be read as soon as it comes.
-            feed.pause = 0.0
             self._keeper.loop.poller.modify(
                 feed.fd, select.EPOLLIN | select.EPOLLONESHOT
             )
             return
         now = time.monotonic()
         elapsed, feed.last = now - feed.last, now
+        if elapsed > QUIET_SECONDS:
+            feed.pause = 0.0
         if total * 2 >= feed.capacity:
             feed.grow()
             feed.pause = 0.0
