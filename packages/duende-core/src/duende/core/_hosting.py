@@ -22,7 +22,7 @@ from duende.core._signals import SignalStreams
 from duende.core.config.model import DaemonConfig, StopConfig
 from duende.core.context import DaemonContext, Fields
 from duende.core.errors import ConfigError, ShutdownTimeout
-from duende.core.types import ExitReason, HealthStatus
+from duende.core.types import RELOAD_FAILED, ExitReason, HealthStatus
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -187,6 +187,7 @@ class DaemonLife:
         self._killed = False
         self._reload: tuple[object, DaemonConfig] | None = None
         self._is_reloading = False
+        self._reload_has_failed = False
         self.phase = "created"
 
     @property
@@ -225,9 +226,10 @@ class DaemonLife:
 
     def refuse_reload(self, error: Exception) -> None:
         """This reports that new settings could not even be read."""
-        self._say((("STATUS", f"reload failed: {describe(error)}"),))
         if self._context is not None:
             self._context.logger.error("reload failed: %s", error)
+        self._say_reloading()
+        self._say_reloaded(error)
 
     def deliver_signal(self, number: int) -> bool:
         """This hands a signal to `ctx.signals()`; False: nobody listens for it."""
@@ -416,13 +418,13 @@ class DaemonLife:
                 await self._reload_once(settings, config)
         finally:
             self._is_reloading = False
+        self._reload_has_failed = False
 
     async def _reload_once(self, raw: object, config: DaemonConfig) -> None:
         context = self._context
         if context is None:
             return
-        microseconds = time.monotonic_ns() // 1000
-        self._say((("RELOADING", "1"), ("MONOTONIC_USEC", str(microseconds))))
+        self._say_reloading()
         before = (self._settings, self._config)
         error: BaseException | None = None
         try:
@@ -440,9 +442,21 @@ class DaemonLife:
                 error,
                 exc_info=None if isinstance(error, ConfigError) else error,
             )
-        done: Fields = (("READY", "1"),) if context._is_ready else ()
+        self._say_reloaded(error)
+
+    def _say_reloading(self) -> None:
+        microseconds = time.monotonic_ns() // 1000
+        self._say((("RELOADING", "1"), ("MONOTONIC_USEC", str(microseconds))))
+
+    def _say_reloaded(self, error: BaseException | None) -> None:
+        context = self._context
+        done: Fields = (("READY", "1"),) if context and context._is_ready else ()
         if error is not None:
-            done += (("STATUS", f"reload failed: {describe(error)}"),)
+            done += (("STATUS", f"{RELOAD_FAILED}{describe(error)}"),)
+        elif self._reload_has_failed:
+            # What went wrong the last time is no longer so.
+            done += (("STATUS", ""),)
+        self._reload_has_failed = error is not None
         if done and not self.is_stopping:
             self._say(done)
 

@@ -24,11 +24,15 @@ __all__ = (
     "HealthCheck",
     "HealthStatus",
     "Outcome",
+    "RELOAD_FAILED",
     "RestartPolicy",
     "new_daemon_id",
 )
 
 DaemonId = NewType("DaemonId", uuid.UUID)
+
+RELOAD_FAILED = "reload failed: "
+"""How the status text of a hosted daemon begins that could not reload."""
 
 
 def new_daemon_id() -> DaemonId:

@@ -26,7 +26,13 @@ from duende.core.machines.record import Record
 from duende.core.machines.restart import NANOSECONDS
 from duende.core.machines.stopping import STUCK_AFTER, StopPhase
 from duende.core.machines.supervision import Supervision
-from duende.core.types import DaemonInfo, DaemonStatus, Event, Outcome
+from duende.core.types import (
+    RELOAD_FAILED,
+    DaemonInfo,
+    DaemonStatus,
+    Event,
+    Outcome,
+)
 
 __all__ = ("Supervisor",)
 
@@ -372,7 +378,9 @@ class Supervisor:
         text = config.reload.signal or "SIGHUP"
         number = signal_number(text)
         # Without a `reload` of its own, SIGHUP must not kill what doesn't expect it.
-        if config.reload.signal is None and not catches(record.pid, number):
+        # A task of this process has no pid, and nothing to fear from a signal.
+        may_kill = config.reload.signal is None and record.pid is not None
+        if may_kill and not catches(record.pid, number):
             return self._outcome(
                 name,
                 1,
@@ -388,6 +396,8 @@ class Supervisor:
                 return self._outcome(name, 124, "it did not say that it has reloaded")
             if record.status is not _S.RUNNING:
                 return self._outcome(name, 1, record.reason or "it ended")
+            if record.status_text.startswith(RELOAD_FAILED):
+                return self._outcome(name, 1, record.status_text)
         return outcome
 
     async def signal(self, number: int, names: Sequence[str]) -> tuple[Outcome, ...]:
