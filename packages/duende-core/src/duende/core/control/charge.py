@@ -56,6 +56,8 @@ __all__ = (
 
 LOCK = "control.lock"
 _START_TIMEOUT = 30.0
+_GLANCE = 0.05
+"""Seconds that a `control_plane_lives` elsewhere may hold the lock, and more."""
 
 
 class Loaded(NamedTuple):
@@ -118,7 +120,8 @@ def accept(
     """This writes down the configuration that is in force from now on."""
     value = config_to_json(config, str(paths.file), digest)
     value["names"] = list(names)
-    temporary = paths.accepted.with_name("accepted.json.new")
+    # Several may start at once: none renames what another has not written yet.
+    temporary = paths.accepted.with_name(f"accepted.json.{os.getpid()}")
     descriptor = os.open(
         temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
     )
@@ -226,7 +229,7 @@ def run_foreground(
     """
     config, plan, digest, names = loaded
     make_folders(paths)
-    lock = take_charge(paths, wait=0)
+    lock = take_charge(paths, wait=_GLANCE)
     try:
         check_replaceable(socket_of(paths, environ))
         start: KeeperStart | None = None
@@ -304,7 +307,7 @@ def take_over(paths: ProjectPaths, environ: Mapping[str, str]) -> None:
 def _start_control_plane(paths: ProjectPaths, environ: Mapping[str, str]) -> int | None:
     """This has the keeper, an old or a new one, start the control plane."""
     try:
-        lock = take_charge(paths, wait=0)
+        lock = take_charge(paths, wait=_GLANCE)
     except AlreadyRunning:
         _await_socket(paths, environ)
         return None
@@ -347,7 +350,12 @@ def _await_socket(paths: ProjectPaths, environ: Mapping[str, str]) -> None:
         try:
             client.get("/v1/version")
         except NoSupervisor:
-            if keeper_is_alive(paths.state) is None or time.monotonic() > until:
+            # Without a keeper nothing comes any more, unless somebody who holds the
+            # lock is just about to start one.
+            hopeless = keeper_is_alive(paths.state) is None and not control_plane_lives(
+                paths.state
+            )
+            if hopeless or time.monotonic() > until:
                 raise PlatformError(
                     "the supervisor did not come up",
                     f"see {paths.state / 'supervisor.log'}",
