@@ -276,12 +276,12 @@ TABLE = (
     ),
     Sabotage(
         "P13",
-        "control/plane.py",
+        "control/charge.py",
         (
             (
-                '    """This is the first half of `duende up -d`: a supervisor that answers.',
+                "    config = load_project(paths.file)\n    problems =",
                 "    paths.accepted.unlink(missing_ok=True)\n"
-                '    """This is the first half.',
+                "    config = load_project(paths.file)\n    problems =",
             ),
         ),
         "test_bad_input.py::test_p13_bad_config_changes_nothing",
@@ -340,12 +340,16 @@ TABLE = (
         "control/unix_socket.py",
         (
             (
-                "previous = os.umask(0o177)",
-                "previous = os.umask(0)",
+                "os.fchmod(listener.fileno(), 0o600)",
+                "os.fchmod(listener.fileno(), 0o666)",
+            ),
+            (
+                "os.chmod(reachable, 0o600)",
+                "os.chmod(reachable, 0o666)",
             ),
         ),
         "test_socket.py::test_p18_folders_and_files_are_private",
-        "the socket has the mode that the caller's umask leaves",
+        "the socket is open to everybody who reaches it",
     ),
 )
 

@@ -26,12 +26,14 @@ def test_p15_idle_costs_nothing(project: Project) -> None:
     # the promise is about what is idle, so a quiet window has to come, and stay.
     quiet = 0
     before = efforts()
+    changes = []
     for _ in range(8):
         select.select([], [], [], 2.5)
         after = efforts()
+        changes += [(who, before[who], after[who]) for who in pids if before != after]
         quiet = quiet + 1 if before == after else 0
         if quiet == 2:
             break
         before = after
-    assert 2 == quiet, (before, after)
+    assert 2 == quiet, changes[-4:]
     assert 50 == sum(row["state"] == "running" for row in project.rows().values())
