@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import gzip
 import os
 import resource
 import struct
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -256,3 +259,15 @@ def test_a_stuck_disk_blocks_nobody(
     dropped = folders.connect_and_peek()["one"]["dropped"]
     assert dropped > 0
     assert dropped + len(kept) == count * line
+
+
+def test_the_output_is_read_before_the_exit_is_told(project: Project) -> None:
+    """When `exit` comes, nothing of that run is in the FIFO any more."""
+    for _ in range(20):
+        project.shell("one", "for i in 1 2 3 4 5 6 7 8; do echo $i; done; exec true")
+        project.wait("exit", "one")
+        fifo = os.open(project.state / "fifo" / "one", os.O_RDONLY | os.O_NONBLOCK)
+        waiting = array.array("i", [0])
+        fcntl.ioctl(fifo, termios.FIONREAD, waiting)
+        os.close(fifo)
+        assert waiting[0] == 0

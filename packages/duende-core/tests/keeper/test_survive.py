@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from duende.core.errors import AlreadyRunning
 from duende.core.keeper_client import (
     KeeperLost,
+    KeeperRefused,
     keeper_is_alive,
     keeper_program,
     start_keeper,
@@ -321,8 +323,6 @@ def test_the_control_plane_is_started_again(project: Project) -> None:
 
 def test_an_exit_is_refused_while_a_daemon_lives(project: Project) -> None:
     """`exit` ends no daemon; when none lives it ends the keeper and its sockets."""
-    from duende.core.keeper_client import KeeperRefused
-
     project.shell("one", "sleep 60")
     with pytest.raises(KeeperRefused):
         project.request("exit")
@@ -399,3 +399,34 @@ def test_the_journal_is_rewritten_when_it_is_long(project: Project) -> None:
     project.start()
     blobs = {slot["name"]: slot["blob"][0] for slot in project.snapshot.slots}
     assert blobs == {"d0": 99, "d1": 97, "d2": 98}
+
+
+def test_what_a_dead_daemon_left_is_known_to_the_next_keeper(project: Project) -> None:
+    """Left-overs of a run that ended under an earlier keeper keep the slot busy."""
+    project.shell("one", "setsid sleep 60 &")
+    left = project.wait("exit", "one")["left"]
+    project.kill_keeper()
+    project.start()
+    assert project.snapshot.slots[0]["left"] == left
+    with pytest.raises(KeeperRefused):
+        project.shell("one", "exit 0")
+    project.request("signal", name="one", sig=signal.SIGKILL, scope="tree")
+    project.wait("empty", "one")
+    project.shell("one", "exit 0")
+
+
+def test_daemons_get_the_limit_that_the_keeper_was_started_with(
+    folders: Project,
+) -> None:
+    """The keeper raises its own soft limit of open files, never theirs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        folders.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert resource.prlimit(folders.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    for name, watchdog in (("quick", None), ("forked", 1)):
+        folders.shell(name, "ulimit -Sn; ulimit -Hn", watchdog=watchdog)
+        folders.wait("exit", name)
+        assert folders.log_text(name).split() == ["200", str(hard)]

@@ -172,3 +172,25 @@ os.wait()
     os.waitpid(project.pid, 0)
     project.pid = 0
     assert not any(map(is_alive, strangers))
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        "env -i sleep 60 > /dev/null 2>&1 &",
+        "setsid env -i sleep 60 &",
+        "setsid sleep 60 > /dev/null 2>&1 &",
+    ],
+    ids=["session", "output", "run id"],
+)
+def test_one_mark_is_enough_to_be_recognised(project: Project, leave: str) -> None:
+    """Who keeps only its session, its output or its run id is still of its daemon."""
+    project.shell("other", "sleep 60")
+    # It must have become what it is to be, or it is recognised as what it was.
+    settled = ' while [ "$(cat /proc/$!/comm)" != sleep ]; do :; done'
+    project.shell("one", leave + settled)
+    exited = project.wait("exit", "one")
+    assert len(exited["left"]) == 1
+    project.request("signal", name="one", sig=signal.SIGKILL, scope="tree")
+    project.wait("empty", "one")
+    assert not is_alive(exited["left"][0])
