@@ -34,7 +34,7 @@ _BACKLOG_MAX = 50_000
 
 _BURST_SPAN = 20_000_000
 _BURST_LINES = 64
-_BURST_PAUSE = 0.005
+_BURST_PAUSE = 0.001
 """More lines than that in so many nanoseconds are read in batches, with a pause in
 between: a thousand starts are told one by one, and each wake-up costs what reading
 twenty lines does. What happens to a few daemons is still read at once."""

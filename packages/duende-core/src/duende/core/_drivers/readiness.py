@@ -11,13 +11,6 @@ import anyio
 import anyio.to_thread
 
 from duende.core._drivers.log_feed import GrowingFile, LogFeed
-from duende.core._drivers.probes import (
-    check_exec,
-    check_http,
-    check_tcp,
-    check_unix,
-    watch,
-)
 from duende.core.machines.record import Record
 
 __all__ = ("ReadinessProber",)
@@ -47,6 +40,15 @@ class ReadinessProber:
 
     async def __call__(self, record: Record) -> None:
         """This returns when the present run of the daemon has passed its check."""
+        # Not before a daemon needs it: most are ready when they have started.
+        from duende.core._drivers.probes import (
+            check_exec,
+            check_http,
+            check_tcp,
+            check_unix,
+            watch,
+        )
+
         ready = record.spec.config.readiness
         limit = min(ready.timeout, ONE_TRY)
         if ready.http is not None:

@@ -354,9 +354,6 @@ def show_version(options: Options) -> int:
 
 def installed_version() -> str:
     """This is the version of the installed distribution."""
-    from importlib.metadata import PackageNotFoundError, version
+    from duende.core import _version
 
-    try:
-        return version("duende-core")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
+    return _version.installed_version() or "unknown (not installed)"

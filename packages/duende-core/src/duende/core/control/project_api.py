@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import anyio
 
 from duende.core._drivers.project import KeeperProject
+from duende.core._version import installed_version
 from duende.core.control.eventlog import EventLog, read_events
 from duende.core.types import Event, Outcome
 
@@ -20,10 +20,7 @@ __all__ = ("ProjectApi", "own_version")
 @cache
 def own_version() -> str:
     """This is the version of the installed duende-core."""
-    try:
-        return version("duende-core")
-    except PackageNotFoundError:
-        return "unknown"
+    return installed_version() or "unknown"
 
 
 class ProjectApi:

@@ -12,7 +12,6 @@ from duende.core._drivers.log_feed import GrowingFile
 from duende.core._drivers.project import KeeperProject
 from duende.core._drivers.supervisor import Supervisor
 from duende.core.control.api import Display
-from duende.core.control.log_files import LogFiles
 
 __all__ = ("log_ends", "show_logs", "show_progress")
 
@@ -52,6 +51,8 @@ def _tell_if_ready(supervisor: Supervisor, display: Display, told: bool) -> bool
 
 def last_lines(project: KeeperProject, name: str) -> list[bytes]:
     """This is what a daemon said last."""
+    from duende.core.control.log_files import LogFiles
+
     index = project.settings.state / "index" / name
     files = LogFiles(name, str(project.log_path(name)), str(index))
     return [line for _, line in files.last_lines(files.current(), _LAST_LINES, None)]
