@@ -64,12 +64,23 @@ def _start_detached(options: Options, names: tuple[str, ...]) -> int:
         )
         return FAILED
     client = options.client
-    if report.already_running and names:
-        body = {"verb": "start", "names": list(names), "wait": False}
-        reply = client.request("POST", "/v1/commands", body)
-        if not reply.ok:
-            raise error_of(reply)
-    rows, failures = _wait_for_ready(options, client, loaded.plan, names)
+    wanted = _wanted(loaded.plan, names)
+    never_started: list[Row] = []
+    if not names:
+        # What keeps its intent from before a `down` has not even been started.
+        never_started = [row for row in _rows(client) if _waits_for_start(row, wanted)]
+        by_hand = _stopped_by_hand(client, never_started, ())
+        wanted = wanted.difference(by_hand)
+    if report.already_running:
+        first = names or [
+            str(row["name"]) for row in never_started if row["name"] in wanted
+        ]
+        if first:
+            body = {"verb": "start", "names": list(first), "wait": False}
+            reply = client.request("POST", "/v1/commands", body)
+            if not reply.ok:
+                raise error_of(reply)
+    rows, failures = _wait_for_ready(options, client, wanted, names)
     for name in _stopped_by_hand(client, rows, names):
         options.printer.note(
             f"{name} stays stopped, as it was stopped by hand; "
@@ -90,20 +101,17 @@ def _start_detached(options: Options, names: tuple[str, ...]) -> int:
 
 
 def _wait_for_ready(
-    options: Options, client: ControlClient, plan: Plan, names: Sequence[str]
+    options: Options,
+    client: ControlClient,
+    wanted: frozenset[str],
+    names: Sequence[str],
 ) -> tuple[list[Row], dict[str, str]]:
     """This waits until everything is ready or has failed once."""
-    from duende.core.cli.reading import rows_of
-
-    wanted = _wanted(plan, names)
     waiting = _Expectation(wanted)
     interval = _INTERVAL
     while True:
         asked = time.monotonic()
-        reply = client.get("/v1/daemons")
-        if not reply.ok or not isinstance(reply.body, dict):
-            raise error_of(reply)
-        rows = rows_of(reply.body)
+        rows = _rows(client)
         if names:
             rows = [row for row in rows if row["name"] in wanted]
         pending = waiting.judge(rows, asked)
@@ -116,6 +124,19 @@ def _wait_for_ready(
         # A thousand daemons cost the supervisor more to list: ask it less often.
         interval = min(max(interval, 10 * (time.monotonic() - asked)), 1.0)
         time.sleep(interval)
+
+
+def _rows(client: ControlClient) -> list[Row]:
+    from duende.core.cli.reading import rows_of
+
+    reply = client.get("/v1/daemons")
+    if not reply.ok or not isinstance(reply.body, dict):
+        raise error_of(reply)
+    return rows_of(reply.body)
+
+
+def _waits_for_start(row: Row, wanted: frozenset[str]) -> bool:
+    return row.get("state") == "created" and row["name"] in wanted
 
 
 def _wanted(plan: Plan, names: Sequence[str]) -> frozenset[str]:
@@ -206,7 +227,7 @@ def _stopped_by_hand(
 
     found = []
     for row in rows:
-        if row.get("state") != "stopped" or row["name"] in names:
+        if row.get("state") not in ("stopped", "created") or row["name"] in names:
             continue
         reply = client.get(f"/v1/daemons/{quote(str(row['name']))}")
         if reply.field("stopped_by_hand"):

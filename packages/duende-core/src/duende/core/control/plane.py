@@ -62,6 +62,8 @@ class Plane:
         self.paths = paths
         self.names = names
         self.display = display
+        # A hang-up takes the terminal away: whether there was one is known now only.
+        self._had_terminal = _has_tty()
         log_dir = config.supervisor.log_dir
         self.events = EventLog(str(paths.events))
         self.socket = socket_of(paths, environ)
@@ -165,12 +167,12 @@ class Plane:
 
     def _terminal_gone(self) -> bool:
         """Whether the hang-up came from a terminal that is no longer there."""
-        if self.display is None:
+        if self.display is None or not self._had_terminal:
             return False
         try:
             descriptor = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
         except OSError:
-            return os.isatty(0) or os.isatty(2) or not _has_tty()
+            return True
         os.close(descriptor)
         return False
 
@@ -183,7 +185,7 @@ class Plane:
 
 
 def _has_tty() -> bool:
-    """Whether this process was started from a terminal that may have hung up."""
+    """Whether this process has a controlling terminal, which may hang up."""
     try:
         with open("/proc/self/stat", "rb") as stat:
             return stat.read().rpartition(b")")[2].split()[4] != b"0"
