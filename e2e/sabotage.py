@@ -97,7 +97,6 @@ TABLE = (
         (
             (
                 "            or status.start != slot.start\n"
-                '            or status.state in "ZX"\n'
                 "            or (slot.ino not in (None, inode) and slot.ino)\n",
                 "",
             ),
@@ -110,8 +109,8 @@ TABLE = (
         "keeper.py",
         (
             (
-                'record.get("boot", self.boot_id.decode()) == self.boot_id.decode()',
-                "True",
+                "            == self._keeper.boot_id.decode()\n",
+                "            is not None\n",
             ),
         ),
         "test_starting.py::test_p4_after_a_reboot_nothing_recorded_lives",
@@ -243,7 +242,7 @@ TABLE = (
         "keeper.py",
         (
             (
-                "if sender <= 0 or not self.tree.holds(slot, sender):",
+                "if sender <= 0 or not self._keeper.tree.holds(slot, sender):",
                 "if sender <= 0:",
             ),
         ),
@@ -292,8 +291,8 @@ TABLE = (
         "keeper.py",
         (
             (
-                "events = self.poller.poll(timeout, 1024)",
-                "events = self.poller.poll(1.0, 1024)",
+                "in self.poller.poll(timeout, 1024)",
+                "in self.poller.poll(1.0, 1024)",
             ),
         ),
         "test_idle.py::test_p15_idle_costs_nothing",
