@@ -547,6 +547,12 @@ class TestFiles:
         assert "did you mean 'command'" in err
         assert "did you mean 'always'" in err
         assert "Traceback" not in err
+        place = f"{tmp_path / 'duende.toml'}:"
+        assert [] == [line for line in err.splitlines() if line.find(place) != 0]
+        code, out, _ = outcome(duende(tmp_path, "check", "-o", "json"))
+        report = json.loads(out)
+        assert (78, False) == (code, report["valid"])
+        assert err.splitlines() == report["problems"]
 
     def test_schema(self, tmp_path: Path) -> None:
         """schema prints JSON."""

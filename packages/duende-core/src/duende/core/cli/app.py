@@ -458,7 +458,7 @@ def run_app(arguments: list[str]) -> int:
         return err.exit_code
     except DaemonError as err:
         options = options or Options()
-        options.printer.error(str(err))
+        options.printer.refusal(err)
         if "-v" in arguments or "--verbose" in arguments:
             traceback.print_exc()
         return exit_code_of(err)

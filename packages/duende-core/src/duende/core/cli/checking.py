@@ -14,6 +14,8 @@ from duende.core.cli.target import Options
 from duende.core.errors import ConfigError, SpawnError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from duende.core.config.model import DaemonConfig
     from duende.core.config.plan import DaemonSpec, Plan
 
@@ -29,8 +31,13 @@ def check_project(options: Options) -> int:
     from duende.core.config.support import unsupported
 
     file = options.paths.file
-    config = load_project(file)
-    plan = plan_project(config)
+    try:
+        config = load_project(file)
+        plan = plan_project(config)
+    except ConfigError as err:
+        if options.json:
+            _print_invalid(options, err.problems or (str(err),))
+        raise
     later = unsupported(config)
     problems: list[str] = []
     warnings = [f"{problem} (`up` refuses to start)" for problem in later]
@@ -48,6 +55,8 @@ def check_project(options: Options) -> int:
     for warning in warnings:
         options.printer.note(f"warning: {warning}")
     if problems:
+        if options.json:
+            _print_invalid(options, problems)
         for problem in problems:
             options.printer.error(problem)
         return BAD_CONFIG
@@ -65,6 +74,16 @@ def check_project(options: Options) -> int:
     else:
         options.printer.data(_as_text(options, plan, programs, seconds, stated=stated))
     return DONE
+
+
+def _print_invalid(options: Options, problems: Sequence[str]) -> None:
+    report = {
+        "file": str(options.paths.file),
+        "project": options.paths.name,
+        "valid": False,
+        "problems": list(problems),
+    }
+    options.printer.data(json.dumps(report, indent=2))
 
 
 def _program(options: Options, spec: DaemonSpec, file: Path) -> list[str]:

@@ -169,7 +169,8 @@ def _folders(options: Options) -> list[Finding]:
 def _folder(name: str, folder: Path) -> Finding:
     """This tries to write, in the folder or in the nearest one that exists."""
     existing = folder
-    while not existing.exists() and existing != existing.parent:
+    # os.path, unlike Path, takes what may not be looked at for missing.
+    while not os.path.exists(existing) and existing != existing.parent:
         existing = existing.parent
     try:
         with tempfile.TemporaryFile(dir=existing) as file:
@@ -189,7 +190,7 @@ def _project(options: Options) -> list[Finding]:
         paths = options.paths
         text = f"{paths.name}, of {paths.file}"
         found: list[Finding] = [
-            ("project", "ok" if paths.file.is_file() else "warning", text)
+            ("project", "ok" if os.path.isfile(paths.file) else "warning", text)
         ]
         overview = read_overview(options)
     except DaemonError as err:

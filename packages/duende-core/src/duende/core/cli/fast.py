@@ -52,7 +52,7 @@ def run_fast(arguments: list[str]) -> int | None:
             return _start_up(line)
         return _read(line)
     except DaemonError as err:
-        line.options.printer.error(str(err))
+        line.options.printer.refusal(err)
         return exit_code_of(err)
 
 

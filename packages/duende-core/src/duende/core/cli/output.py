@@ -117,6 +117,14 @@ class Printer:
         self.clear_progress()
         _write(sys.stderr, f"duende: {escaped_lines(text)}\n")
 
+    def refusal(self, err: Exception) -> None:
+        """This tells why nothing was done; problems of a file begin with its name."""
+        if getattr(err, "problems", ()):
+            self.clear_progress()
+            _write(sys.stderr, f"{escaped_lines(str(err))}\n")
+        else:
+            self.error(str(err))
+
     def progress(self, text: str) -> None:
         """This shows what is waited for, on a terminal only, in one changing line."""
         if not self.progress_is_shown:
