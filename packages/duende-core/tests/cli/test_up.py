@@ -92,3 +92,42 @@ def test_a_hang_up_without_a_terminal_stops_nothing(project: Path) -> None:
         process.terminate()
         process.stderr.close()
         assert 0 == process.wait(30)
+
+
+def supervisor_pid(folder: Path) -> int:
+    """This is the pid of the control plane."""
+    done = duende(folder, "ps", "-o", "json")
+    pid: int = json.loads(done.stdout)["supervisor"]["pid"]
+    return pid
+
+
+def test_a_verb_waits_for_the_supervisor_that_its_keeper_starts(project: Path) -> None:
+    """In -d a dead supervisor is back at once, and a command in between finds it."""
+    assert 0 == duende(project, "up", "-d").returncode
+    os.kill(supervisor_pid(project), signal.SIGKILL)
+    done = duende(project, "restart", "two")
+    assert (0, "two: restarted\n") == (done.returncode, done.stderr)
+    done = duende(project, "restart", "two", "--no-wait")
+    assert (0, "two: restart was asked for\n") == (done.returncode, done.stderr)
+
+
+def test_daemons_without_a_supervisor_are_not_nothing(project: Path) -> None:
+    """After kill -9 of a foreground up a command is refused with 1, not with 69."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "duende.core", "up"],
+        cwd=project,
+        env=environment(project),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(are(project, one="running", two="running"))
+    finally:
+        process.kill()
+        process.wait(30)
+    done = duende(project, "restart", "two")
+    assert 1 == done.returncode
+    assert "up -d" in done.stderr
+    assert 0 == duende(project, "down").returncode
+    assert 69 == duende(project, "restart", "two").returncode

@@ -258,7 +258,7 @@ class Supervisor:
             )
         return tuple(
             verdict()
-            or self._outcome(name, 0 if not wait else 124, "not ready in time")
+            or self._outcome(name, *((124, "not ready in time") if wait else ()))
             for name, verdict in zip(names, verdicts, strict=True)
         )
 

@@ -10,7 +10,7 @@ from duende.core.cli.exits import DONE, TIMED_OUT, exit_code_of, worst
 from duende.core.cli.output import duration_text
 from duende.core.cli.target import Options, error_of
 from duende.core.control.client import NoSupervisor, ProtocolError, Reply
-from duende.core.errors import DaemonError
+from duende.core.errors import DaemonError, InvalidState
 
 __all__ = ("command_daemons", "shut_down", "signal_daemons", "wait_for")
 
@@ -22,6 +22,9 @@ _DONE_WORDS = {
     "pause": "paused",
     "resume": "resumed",
 }
+_COMING_BACK = 3.0
+"""Seconds in which a keeper has started a dead supervisor again (its first delay is 1)."""
+
 _PATIENCE = 20.0
 """Seconds that a supervisor may need to end after it has stopped everything."""
 
@@ -125,9 +128,9 @@ def _answers(options: Options) -> bool:
     return True
 
 
-def _wait_until(condition: Callable[[], bool]) -> bool:
+def _wait_until(condition: Callable[[], bool], patience: float = _PATIENCE) -> bool:
     """This asks again and again: the end of a process that isn't ours tells nobody."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + patience
     pause = 0.002
     while not condition():
         if time.monotonic() > deadline:
@@ -168,8 +171,8 @@ def _ask(
         if waited >= 0.5:
             options.printer.progress(f"{what} … {duration_text(waited)}")
 
-    try:
-        reply = options.client.request(
+    def request() -> Reply:
+        return options.client.request(
             method,
             path,
             body,
@@ -177,13 +180,23 @@ def _ask(
             timeout=None,
             while_waiting=show if options.printer.progress_is_shown else None,
         )
+
+    try:
+        try:
+            reply = request()
+        except NoSupervisor:
+            if not options.keeper_lives():
+                raise options.no_supervisor() from None
+            _wait_until(lambda: _answers(options), _COMING_BACK)
+            reply = request()
     except NoSupervisor:
-        if options.keeper_lives():
-            raise NoSupervisor(
-                "the supervisor does not run, though daemons do",
-                f"bring it back with: {options.up_command}",
-            ) from None
-        raise options.no_supervisor() from None
+        if not options.keeper_lives():
+            raise options.no_supervisor() from None
+        # Not 69, which says that no daemon runs.
+        raise InvalidState(
+            "the supervisor does not run, though daemons do",
+            f"bring it back with: {options.up_command}",
+        ) from None
     finally:
         options.printer.clear_progress()
     if not _outcomes(reply) and not reply.ok:
