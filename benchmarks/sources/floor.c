@@ -42,6 +42,7 @@ static void start(int number) {
         if (pipe2(ends, O_CLOEXEC))
             exit(1);
         fcntl(ends[0], F_SETFL, O_NONBLOCK);
+        fcntl(ends[0], F_SETPIPE_SZ, 1 << 20);
         posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
         outputs[number] = ends[0];
         struct epoll_event event = {EPOLLIN, {.u32 = (uint32_t)number}};
@@ -67,8 +68,6 @@ static int copy(int number) {
         if (write(files[number], buffer, (size_t)size) < 0)
             exit(1);
         total += (int)size;
-        if ((size_t)size < sizeof buffer)
-            return total;
     }
 }
 
@@ -125,6 +124,8 @@ int main(int argc, char **argv) {
                     kill(pids[number], SIGTERM);
                 while (wait(NULL) > 0 || errno == EINTR)
                     ;
+                for (int number = 0; folder && number < count; number++)
+                    copy(number);
                 return 0;
             }
             while ((pid = waitpid(-1, NULL, WNOHANG)) > 0) {
@@ -132,7 +133,7 @@ int main(int argc, char **argv) {
                 if (number >= 0)
                     start(number);
             }
-        } else if (read_back < 65536) {
+        } else if (read_back < 16384) {
             usleep(20000);
         }
     }

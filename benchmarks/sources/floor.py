@@ -5,6 +5,7 @@ It imports what the loop needs, and nothing of duende.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -35,6 +36,7 @@ def main(child: str, count: int, folder: str | None) -> None:
         if folder is not None:
             mine, output = os.pipe()
             os.set_blocking(mine, False)
+            fcntl.fcntl(mine, fcntl.F_SETPIPE_SZ, 1 << 20)
             actions.append((os.POSIX_SPAWN_DUP2, output, 1))
             outputs[mine] = number
             ready.register(mine, select.EPOLLIN)
@@ -63,8 +65,6 @@ def main(child: str, count: int, folder: str | None) -> None:
                 return total
             os.write(files[outputs[descriptor]], data)
             total += len(data)
-            if len(data) < _READ:
-                return total
 
     for number in range(count):
         if folder is not None:
@@ -81,7 +81,7 @@ def main(child: str, count: int, folder: str | None) -> None:
             else:
                 read_back += copy(descriptor)
         if not signalled:
-            if read_back < _READ:
+            if read_back < _READ // 4:
                 time.sleep(_PAUSE)
             continue
         if signal.SIGTERM in os.read(wake, _READ):
@@ -89,6 +89,8 @@ def main(child: str, count: int, folder: str | None) -> None:
                 os.kill(pid, signal.SIGTERM)
             for _ in range(len(numbers)):
                 os.wait()
+            for descriptor in tuple(outputs):
+                copy(descriptor)
             os._exit(0)
         while True:
             pid, _ = os.waitpid(-1, os.WNOHANG)
