@@ -209,3 +209,18 @@ def test_a_daemon_of_another_user_is_heard(project: Project) -> None:
     assert project.wait("notify", "one")["text"] == "READY=1"
     assert project.wait("exit", "one")["code"] == 0
     assert project.log_text("one") == "out\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: sets user ids")
+@pytest.mark.skipif(SYSTEM_PYTHON is None, reason="needs a python3 for all users")
+def test_a_runtime_folder_closed_to_the_daemons_user(project: Project) -> None:
+    """Under root's own XDG_RUNTIME_DIR another user gets a socket that it can reach."""
+    assert SYSTEM_PYTHON is not None
+    project.runtime.parent.chmod(0o700)
+    script = SENDER + 'notify("READY=1"); time.sleep(60)'
+    argv = [SYSTEM_PYTHON, "-I", "-S", "-c", script]
+    project.spawn("one", argv, uid=1234, gid=1234)
+    assert project.wait("notify", "one")["text"] == "READY=1"
+    project.python("two", script)
+    assert project.wait("notify", "two")["text"] == "READY=1"
+    assert os.listdir(project.runtime / "notify") == ["two"]

@@ -349,6 +349,16 @@ def open_folder(path: str, mode: int, *, follow: bool = True) -> int:
     return fd
 
 
+def is_open_to_all(folder: str) -> bool:
+    """Whether every user may pass through a folder and all those above it."""
+    while True:
+        if not os.stat(folder).st_mode & 0o001:
+            return False
+        if folder in ("/", ""):
+            return True
+        folder = os.path.dirname(folder)
+
+
 def open_private_folder(path: str, mode: int) -> int:
     """This opens a folder that must be ours; nobody else may write in it.
 
@@ -2271,13 +2281,19 @@ class Notifier:
         self.folder_of(f"{runtime}/notify/-")
 
     def path_of(self, slot: Slot) -> str:
-        """This is where a slot's notify socket is: in RUNTIME, if that is short enough.
+        """This is where a slot's notify socket is: in RUNTIME, if that can be used.
 
-        A daemon of an earlier keeper has the path in its environment: it stays.
+        The path may be too long, and another user may have no way to it: root's own
+        XDG_RUNTIME_DIR is closed to all. A daemon of an earlier keeper has the path
+        in its environment: it stays.
         """
         if slot.notify_path is None:
-            path = f"{self._keeper.options.runtime}/notify/{slot.name}"
-            if len(os.fsencode(path)) > SUN_PATH_MAX:
+            folder = f"{self._keeper.options.runtime}/notify"
+            path = f"{folder}/{slot.name}"
+            stranger = slot.uid is not None and slot.uid != os.geteuid()
+            if len(os.fsencode(path)) > SUN_PATH_MAX or (
+                stranger and not is_open_to_all(folder)
+            ):
                 path = f"{self._short_folder()}/{slot.name}"
             slot.notify_path = path
         return slot.notify_path
