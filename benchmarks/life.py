@@ -31,7 +31,7 @@ def measure_first(kind: type[Peer], place: Workplace, results: Results) -> None:
         results.add("first", peer.name, (began - peer.started_at) / _MS)
         peer.settle()
     finally:
-        peer.close()
+        peer.end()
 
 
 def measure_empty(kind: type[Peer], place: Workplace, results: Results) -> None:
@@ -44,7 +44,7 @@ def measure_empty(kind: type[Peer], place: Workplace, results: Results) -> None:
         time.sleep(_SETTLE)
         results.add("pss-0", peer.name, proportional_size(peer.pids()))
     finally:
-        peer.close()
+        peer.end()
 
 
 def measure_life(
@@ -79,7 +79,7 @@ def measure_life(
         if "stop" in wanted:
             _measure_stop(peer, results)
     finally:
-        peer.close()
+        peer.end()
 
 
 def _measure_idle(peer: Peer, results: Results, seconds: float) -> None:

@@ -59,7 +59,7 @@ def measure_throughput(
         results.add(figure, peer.name, size * lines / 1e6 / seconds)
         peer.settle()
     finally:
-        peer.close()
+        peer.end()
         for path in peer.log_files(0):
             path.unlink(missing_ok=True)
 
@@ -108,4 +108,4 @@ def measure_steady(
             if problem:
                 results.fail("steady", peer.name, problem)
     finally:
-        peer.close()
+        peer.end()

@@ -19,7 +19,7 @@ __all__ = ("FloorC", "FloorPython", "Peer", "Runit", "Supervisord")
 class Peer(abc.ABC):
     """This is one supervisor with `count` children that are all alike.
 
-    The order of calls is `prepare`, `start`, whatever is measured, `stop`; `close` ends
+    The order of calls is `prepare`, `start`, whatever is measured, `stop`; `end` ends
     what is left, whatever happened before.
 
     Args:
@@ -125,6 +125,16 @@ class Peer(abc.ABC):
         if self._process is not None:
             self._process.wait(timeout)
         return time.monotonic_ns()
+
+    def end(self) -> None:
+        """This calls `close`; Ctrl-C has to wait until nothing is left."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, lambda *_: None) for number in numbers]
+        try:
+            self.close()
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
 
     def close(self) -> None:
         """This ends everything that is left of this peer, by pid."""
