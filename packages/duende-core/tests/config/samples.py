@@ -319,7 +319,11 @@ ready = { log = "(" }
                 ":5: daemon.a.restart: 'allways' is not one of 'never', 'always', "
                 "'on-failure', 'unless-stopped'; did you mean 'always'?"
             ),
-            ":6: daemon.a.ready: expected a table, not 'htp://x'",
+            (
+                ":6: daemon.a.ready: 'htp://x' is no readiness check; write "
+                "'http://…', 'tcp://host:port', 'unix:path' or 'notify', or a table "
+                'such as { log = "regex" }'
+            ),
             (
                 ":7: daemon.a.stop.signal: 'SIGTREM' is not a signal; "
                 "did you mean 'SIGTERM'?"

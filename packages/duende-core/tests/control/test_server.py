@@ -148,14 +148,24 @@ def test_commands_on_all(server: Served, client: ControlClient) -> None:
     assert [("stop", ("db", "web-0", "web-1"), True, 2.0)] == server.api.calls
 
 
-@pytest.mark.parametrize("text", ["SIGUSR1", "usr1", "10", pytest.param(10, id="int")])
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("SIGUSR1", 10),
+        ("usr1", 10),
+        ("10", 10),
+        pytest.param(10, 10, id="int"),
+        ("SIGRTMIN+3", 37),
+        ("RTMAX-1", 63),
+    ],
+)
 def test_signal_by_name_or_number(
-    server: Served, client: ControlClient, text: object
+    server: Served, client: ControlClient, text: object, number: int
 ) -> None:
     """A signal may be written in each of the usual ways."""
     reply = client.request("POST", "/v1/daemons/db/signal", {"signal": text})
     assert 200 == reply.status
-    assert [("signal", 10, ("db",))] == server.api.calls
+    assert [("signal", number, ("db",))] == server.api.calls
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,13 @@ from typing import Any, Final, final
 import attrs
 
 from duende.core.config.command import split_command
-from duende.core.config.model import Dependency, DependencyState, OnRestart
+from duende.core.config.model import (
+    Dependency,
+    DependencyState,
+    OnRestart,
+    ReadyConfig,
+    ready_table,
+)
 from duende.core.config.source import KeyPath
 from duende.core.config.units import (
     CPU_PATTERN,
@@ -102,6 +108,11 @@ def _table(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"expected a table, not {shown(value)}")
     return value
+
+
+def _ready_table(value: object) -> dict[str, Any]:
+    # A right text is a table by now; a wrong one says what it could have been.
+    return ready_table(value) if isinstance(value, str) else _table(value)
 
 
 def _each(value: object, what: str, parse: Parser) -> tuple[Any, ...]:
@@ -392,7 +403,8 @@ def form_of(owner: type[Any], field: attrs.Attribute[Any]) -> Form:
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return _enum_form(kind)
     if isinstance(kind, type) and attrs.has(kind):
-        return Form(_table, {"$ref": f"#/$defs/{kind.__name__}"}, kind)
+        parse = _ready_table if kind is ReadyConfig else _table
+        return Form(parse, {"$ref": f"#/$defs/{kind.__name__}"}, kind)
     raise AssertionError(f"{owner.__name__}.{field.name} has no form in a file")
 
 

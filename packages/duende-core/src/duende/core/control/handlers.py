@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import os
-import signal
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -13,6 +12,7 @@ import anyio
 import attrs
 
 from duende.core.config.units import parse_duration
+from duende.core.config.values import signal_number as number_of
 from duende.core.control.api import COMMAND_VERBS, Outcome, SupervisorApi
 from duende.core.control.http import HttpError, Limits, Request, error_body
 from duende.core.control.routes import Route
@@ -207,13 +207,11 @@ def signal_number(value: object) -> int:
     Raises:
         HttpError: There is no such signal.
     """
-    text = str(value).strip().upper() if isinstance(value, (str, int)) else ""
-    valid = signal.valid_signals()
-    if text.isdigit() and int(text) in valid:
-        return int(text)
-    for name in (text, "SIG" + text):
-        if name in signal.Signals.__members__:
-            return int(signal.Signals[name])
+    if isinstance(value, (str, int)):
+        try:
+            return number_of(value)
+        except ValueError:
+            pass
     raise HttpError(400, f"{value!r} is no signal", "use a name such as SIGUSR1")
 
 
