@@ -14,6 +14,7 @@ import pytest
 from duende.core import (
     AlreadyRunning,
     BackoffConfig,
+    ConfigError,
     Daemon,
     DaemonConfig,
     DaemonContext,
@@ -377,3 +378,25 @@ async def test_a_task_reloads_and_a_failed_reload_is_an_error() -> None:
             with pytest.raises(DaemonError, match="once is enough"):
                 await manager.reload("reloader")
         assert DaemonStatus.RUNNING is manager.status("reloader")
+
+
+async def count_up(ctx: DaemonContext) -> None:
+    """A daemon that is a function."""
+    await ctx.wait_shutdown()
+
+
+async def test_an_async_function_is_a_daemon_too() -> None:
+    """It is named after itself and lives like a class."""
+    async with DaemonManager() as manager:
+        ident = await manager.register(count_up)
+        with anyio.fail_after(10):
+            await manager.start(ident)
+            assert DaemonStatus.RUNNING is manager.status("count-up")
+            await manager.stop(ident)
+
+
+async def test_what_is_no_daemon_is_refused() -> None:
+    """The message says what would be one."""
+    async with DaemonManager() as manager:
+        with pytest.raises(ConfigError, match="no daemon"):
+            await manager.register(print)  # type: ignore[arg-type]  # that is the point

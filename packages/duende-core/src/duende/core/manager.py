@@ -7,13 +7,12 @@ states, restarts, events and verbs.
 
 from __future__ import annotations
 
-import inspect
 import os
 import shutil
 import signal
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +27,7 @@ from duende.core._drivers.engine import Host
 from duende.core._drivers.project import KeeperProject, ProjectSettings
 from duende.core._drivers.task_host import TaskHost
 from duende.core._hosting import hosted_config
+from duende.core._target import create_daemon, load_target
 from duende.core.config.model import (
     DaemonConfig,
     RestartConfig,
@@ -168,7 +168,7 @@ class DaemonManager:
 
     async def register(
         self,
-        daemon: Daemon | type[Daemon] | DaemonConfig,
+        daemon: Daemon | type[Daemon] | Callable[..., Awaitable[object]] | DaemonConfig,
         *,
         restart: RestartConfig | RestartPolicy | str | None = None,
         settings: object = None,
@@ -176,8 +176,8 @@ class DaemonManager:
         """This takes a daemon in and starts it; `start` or `wait` await its readiness.
 
         Args:
-            daemon: A Daemon object or class, which runs as a task of this process,
-                or a configuration, which runs as a process.
+            daemon: A Daemon object or class, or an async function, which runs as a
+                task of this process, or a configuration, which runs as a process.
             restart: When to restart it; on failure unless said otherwise.
             settings: What the daemon's `settings` are read from.
 
@@ -201,7 +201,11 @@ class DaemonManager:
                 os.chmod(self._folder / folder, mode)
             await project.open_keeper()
         else:
-            instance = daemon() if inspect.isclass(daemon) else daemon
+            instance = (
+                daemon
+                if isinstance(daemon, Daemon)
+                else create_daemon(load_target(daemon))
+            )
             config = _config_of(instance, restart)
             self._check_name(config.name)
             assert self._task_host is not None, "an open manager has a task host"

@@ -116,6 +116,12 @@ class Plane:
 
     def _start(self) -> None:
         by_hand: tuple[str, ...] = ()
+        if self.project.resumed:
+            self.supervisor.engine.announce(
+                "supervisor",
+                reason="took over what an earlier supervisor had left running",
+                data={"pid": os.getpid()},
+            )
         if self.display is not None or not self.project.resumed:
             by_hand = self.project.start_enabled(self.names)
         if self.display is not None and by_hand:
