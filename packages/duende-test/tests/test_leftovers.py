@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from duende.core.errors import NotSupported
 from duende.test import Leftover, LeftoverGuard, LeftoversFound
 
 pytest_plugins = ("pytester",)
@@ -152,6 +153,6 @@ def test_the_error_survives_pickling() -> None:
 def test_other_platforms_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it can't work it says so, instead of finding nothing."""
     monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(NotImplementedError, match="darwin"):
+    with pytest.raises(NotSupported, match="darwin"):
         with LeftoverGuard():
             pass

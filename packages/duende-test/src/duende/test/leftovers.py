@@ -16,6 +16,8 @@ from typing import Self, final
 
 import attrs
 
+from duende.core.errors import NotSupported
+
 __all__ = ("Leftover", "LeftoverGuard", "LeftoversFound")
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -68,9 +70,10 @@ class LeftoverGuard:
 
     def __enter__(self) -> Self:
         if sys.platform != "linux":
-            raise NotImplementedError(
-                f"finding processes that were left behind needs /proc and a subreaper, "
-                f"which {sys.platform} does not have; run this test on Linux"
+            raise NotSupported(
+                "finding processes that were left behind needs /proc and a subreaper, "
+                f"which {sys.platform} does not have",
+                "run this test on Linux",
             )
         self._was_subreaper = _set_subreaper(True)
         self._before = frozenset((each.pid, each.start) for each in _descendants())

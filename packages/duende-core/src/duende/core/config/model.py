@@ -2,6 +2,9 @@
 
 Field names are the file's keys with `_` for `-`. Durations are seconds, sizes
 bytes; None means "not set" or "no limit". Reading files is `config.load`.
+
+More than 600 lines, because it is one class a table of the file and nothing else: split, a
+reader would look for half of the keys elsewhere.
 """
 
 from __future__ import annotations
