@@ -99,6 +99,42 @@ def test_a_user_without_groups_keeps_none_of_roots(project: Project) -> None:
     assert found == ["1234", "1235", "1235", "0"]
 
 
+CAPABILITIES = "grep ^Cap /proc/self/status"
+IPC_LOCK = 14
+
+
+def capabilities_of(project: Project, **fields: Any) -> dict[str, int]:
+    """This runs a program that prints the capabilities it has after its exec."""
+    project.shell("capabilities", CAPABILITIES, **fields)
+    assert project.wait("exit", "capabilities")["code"] == 0
+    lines = project.log_text("capabilities").splitlines()
+    return {key: int(value, 16) for key, value in map(str.split, lines)}
+
+
+@root_only
+def test_another_user_keeps_only_the_capabilities_that_were_named(
+    project: Project,
+) -> None:
+    """CAP_IPC_LOCK survives the change of user and the exec, and nothing beside it."""
+    found = capabilities_of(project, uid=1234, gid=1235, capabilities=[IPC_LOCK])
+    for kind in ("CapPrm:", "CapEff:", "CapAmb:", "CapInh:"):
+        assert found[kind] == 1 << IPC_LOCK, kind
+
+
+@root_only
+def test_another_user_has_no_capability_otherwise(project: Project) -> None:
+    """Without a name, all of root's power is gone."""
+    found = capabilities_of(project, uid=1234, gid=1235)
+    assert (found["CapPrm:"], found["CapEff:"], found["CapAmb:"]) == (0, 0, 0)
+
+
+@root_only
+def test_a_capability_that_the_keeper_lacks_is_not_granted(project: Project) -> None:
+    """Nothing can be passed on that isn't there; the daemon starts without it."""
+    found = capabilities_of(project, uid=1234, gid=1235, capabilities=[63])
+    assert found["CapEff:"] == 0
+
+
 def test_limits_are_set(project: Project) -> None:
     """A limit lower than ours holds in the daemon."""
     found = report_of(project, limits={"nofile": [100, 200]})

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import queue
     import signal
     import socket
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from heapq import heappop, heappush
     from typing import Any, ClassVar, NoReturn
 
@@ -93,7 +93,11 @@ CONTROL_DELAY_MAX = 30.0
 CONTROL_STABLE = 60.0
 """The control plane is restarted after 1 s, doubling to 30 s, reset by 60 s of life."""
 
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+PR_SET_KEEPCAPS = 8  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER = 36
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+CAPABILITY_VERSION = 0x20080522  # linux/capability.h: _LINUX_CAPABILITY_VERSION_3
 F_SETPIPE_SZ = 1031  # linux/fcntl.h
 F_GETPIPE_SZ = 1032
 SO_PASSPIDFD = 76  # asm-generic/socket.h, Linux 6.5
@@ -308,27 +312,76 @@ def exit_record(status: int | None) -> Json:
     return {"code": code, "signal": None, "core": False, "unknown": False}
 
 
-def become_subreaper() -> bool:
-    """This makes orphans of our descendants our children (prctl(2))."""
+def c_function(name: str) -> Callable[..., int]:
+    """This finds a function of the C library that takes ints and bytes."""
     try:
         import _ctypes
 
         low: Any = _ctypes  # without the 5 ms of ctypes itself
-        address = low.dlsym(low.dlopen(None, 0), "prctl")
-        call = low.call_function
-        return bool(call(address, (PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)) == 0)
-    except Exception:
-        pass
-    try:
+        address = low.dlsym(low.dlopen(None, 0), name)
+        return lambda *arguments: low.call_function(address, arguments)
+    except (ImportError, AttributeError, OSError):
         import ctypes
 
-        zero = ctypes.c_ulong(0)
-        prctl = ctypes.CDLL(None).prctl
-        return bool(
-            prctl(PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), zero, zero, zero) == 0
-        )
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+        return found
+
+
+def become_subreaper() -> bool:
+    """This makes orphans of our descendants our children (prctl(2))."""
+    try:
+        return c_function("prctl")(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     except Exception:
         return False
+
+
+def own_capabilities(kind: str) -> int:
+    """This reads a set of capabilities of this process, as proc(5) names it."""
+    with open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith(f"{kind}:"):
+                return int(line.split()[1], 16)
+    return 0
+
+
+class Capabilities:
+    """This carries capabilities through a change of user and through exec.
+
+    Both forget them otherwise: the change unless "keep" is set, exec unless they are
+    ambient (capabilities(7)). Only what this process has can be carried.
+    """
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        wanted = sum(1 << number for number in set(numbers))
+        self.mask = wanted & own_capabilities("CapPrm") if wanted else 0
+
+    def keep(self) -> None:
+        """This is called before the change of user."""
+        if self.mask:
+            c_function("prctl")(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+
+    def grant(self) -> None:
+        """This is called after it, and leaves these capabilities and no other.
+
+        Raises:
+            OSError: The kernel did not do so.
+        """
+        if not self.mask:
+            return
+        words = [self.mask & 0xFFFFFFFF, self.mask >> 32]
+        sets = [word for word in words for _ in range(3)]
+        header = [CAPABILITY_VERSION, 0]
+        packed = (
+            b"".join(word.to_bytes(4, sys.byteorder) for word in each)
+            for each in (header, sets)
+        )
+        c_function("capset")(*packed)
+        for number in range(self.mask.bit_length()):
+            if self.mask >> number & 1:
+                c_function("prctl")(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0)
+        for kind in ("CapPrm", "CapEff", "CapAmb"):
+            if own_capabilities(kind) != self.mask:
+                raise OSError(errno.EPERM, f"the kernel set another {kind}")
 
 
 def open_folder(path: str, mode: int, *, follow: bool = True) -> int:
@@ -1512,9 +1565,13 @@ class Spawner:
                     raise OSError(errno.EPERM, "the kernel set another group")
             step = "uid"
             if uid is not None:
+                capabilities = Capabilities(spec.get("capabilities") or ())
+                capabilities.keep()
                 os.setresuid(uid, uid, uid)
                 if os.getresuid() != (uid, uid, uid):
                     raise OSError(errno.EPERM, "the kernel set another user")
+                step = "capabilities"
+                capabilities.grant()
             step = "cwd"
             if spec.get("cwd") is not None:
                 os.chdir(spec["cwd"])

@@ -51,6 +51,7 @@ def render_spawn(
         "uid": launch.uid,
         "gid": launch.gid,
         "groups": launch.groups,
+        "capabilities": launch.capabilities,
         "nice": launch.nice,
         "limits": launch.limits,
         "watchdog": launch.watchdog_usec,

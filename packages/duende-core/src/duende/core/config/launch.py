@@ -40,7 +40,8 @@ class Launch:
 
     `path` is the absolute program, `argv` includes argv[0], `env` is the whole
     environment but for NOTIFY_SOCKET. None means "leave it as it is". `limits` maps
-    a resource to [soft, hard], `watchdog_usec` is microseconds.
+    a resource to [soft, hard], `capabilities` are those that another user keeps of
+    the supervisor's (capabilities(7)), `watchdog_usec` is microseconds.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Launch:
     uid: int | None = None
     gid: int | None = None
     groups: tuple[int, ...] | None = None
+    capabilities: tuple[int, ...] = ()
     nice: int | None = None
     limits: dict[str, list[int]] = attrs.Factory(dict)
     watchdog_usec: int | None = None
