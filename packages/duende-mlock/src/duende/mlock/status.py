@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import sys
+from typing import Literal, final
 
-from duende.mlock.errors import MlockError
+from duende.mlock.errors import MlockError, MlockUnsupportedError
 
-__all__ = ("is_locked", "locked_bytes", "parse_locked_bytes")
+__all__ = ("MlockStatus", "is_locked", "locked_bytes", "parse_locked_bytes")
 
 STATUS = "/proc/self/status"
 
@@ -40,7 +42,7 @@ def locked_bytes() -> int:
             or not readable (the errno of the attempt).
     """
     if sys.platform != "linux":
-        raise MlockError(
+        raise MlockUnsupportedError(
             errno.ENOTSUP,
             f"{sys.platform} does not tell how much memory a process has locked; "
             "duende.mlock knows on Linux only",
@@ -57,7 +59,7 @@ def locked_bytes() -> int:
     try:
         return parse_locked_bytes(status)
     except ValueError as error:
-        raise MlockError(
+        raise MlockUnsupportedError(
             errno.ENOTSUP,
             f"can't read how much memory is locked: {error}; the kernel should have "
             "CONFIG_MMU",
@@ -72,3 +74,29 @@ def is_locked() -> bool:
         MlockError: As for `locked_bytes`.
     """
     return locked_bytes() > 0
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MlockStatus:
+    """This is what became of an attempt to lock the process's memory."""
+
+    state: Literal["locked", "failed", "unsupported"]
+    bytes_locked: int = 0
+    """What was locked right after, as the kernel counts it (VmLck of proc(5))."""
+    flags: tuple[str, ...] = ()
+    """What is in force: "current", "future", "onfault"."""
+    failure_errno: int | None = None
+    """The errno of a failure; None when it is locked."""
+    reason: str = ""
+    """Why it is not locked."""
+    hint: str = ""
+    """What to do about that."""
+
+    def is_locked(self) -> bool:
+        """This says whether what was asked for is in force.
+
+        With "future" alone it is, although `bytes_locked` stays 0 until something is
+        mapped.
+        """
+        return self.state == "locked"
