@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import json
-import subprocess
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from duende.mlock.config import MlockConfig
@@ -26,7 +27,6 @@ FIELDS = {
     "VmRSS": "resident",
     "VmSize": "mapped",
 }
-TEST_TIMEOUT = 60.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,7 +69,6 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "test":
             command.add_argument("--onfault", action="store_true")
-            command.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
@@ -86,7 +85,9 @@ def _status(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
             parts = (line.partition(":") for line in file)
             lines = {name: value.strip() for name, _, value in parts}
     except FileNotFoundError:
-        raise MlockError(3, f"there is no process {place}, or no /proc") from None
+        raise MlockError(
+            errno.ESRCH, f"there is no process {place}, or no /proc"
+        ) from None
     except OSError as error:
         raise MlockError(error.errno, f"can't read {place}: {error.strerror}") from None
     found: dict[str, Any] = {"pid": int(lines["Pid"]), "name": lines.get("Name", "")}
@@ -104,36 +105,40 @@ def _status(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
 
 
 def _test(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
-    """This locks in a child, so that nothing of it is left here."""
-    if not options.child:
-        command = [
-            sys.executable,
-            "-m",
-            "duende.mlock",
-            "test",
-            "--child",
-            "-o",
-            "json",
-        ]
-        command += ["--onfault"] if options.onfault else []
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False
-        )
-        try:
-            return done.returncode, json.loads(done.stdout)
-        except ValueError:
-            return NOT_LOCKED, {
-                "state": "failed",
-                "reason": f"the process that tried it ended ({done.returncode})",
-                "hint": done.stderr.strip(),
-                "bytes_locked": 0,
-                "failure_errno": None,
-                "flags": [],
-            }
+    """This locks in a child where there can be one, so that nothing of it stays here."""
+    if sys.platform == "win32":
+        found = _lock(options.onfault)
+    else:
+        found = _in_child(lambda: _lock(options.onfault))
+    code = {"locked": GOOD, "failed": NOT_LOCKED}.get(found["state"], UNSUPPORTED)
+    return code, found
+
+
+def _lock(onfault: bool) -> dict[str, Any]:
     raise_soft_limit()
-    status = lock_with_config(MlockConfig(required=False, onfault=options.onfault))
-    code = {"locked": GOOD, "failed": NOT_LOCKED}.get(status.state, UNSUPPORTED)
-    return code, dataclasses.asdict(status)
+    status = lock_with_config(MlockConfig(required=False, onfault=onfault))
+    return dataclasses.asdict(status)
+
+
+if sys.platform != "win32":
+
+    def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.write(writing, json.dumps(work()).encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading, encoding="utf-8") as pipe:
+            text = pipe.read()
+        _, status = os.waitpid(pid, 0)
+        if not text:
+            ended = os.waitstatus_to_exitcode(status)
+            raise MlockError(errno.EIO, f"the process that locked ended with {ended}")
+        found: dict[str, Any] = json.loads(text)
+        return found
 
 
 def _diagnose(_: argparse.Namespace) -> tuple[int, dict[str, Any]]:

@@ -43,7 +43,7 @@ class CgroupMount:
 def parse_cgroups(text: str) -> dict[str, str]:
     """This reads a /proc/PID/cgroup: which group, by controller; version 2 is ""."""
     found = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         parts = line.split(":", 2)
         if len(parts) == 3 and parts[2].startswith("/"):
             for controller in parts[1].split(","):
@@ -54,7 +54,7 @@ def parse_cgroups(text: str) -> dict[str, str]:
 def parse_mounts(text: str) -> list[CgroupMount]:
     """This reads the control group mounts of a /proc/PID/mountinfo."""
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         first, dash, last = line.partition(" - ")
         place, kind = first.split(" "), last.split(" ")
         if not dash or len(place) < 6 or kind[0] not in ("cgroup", "cgroup2"):

@@ -104,8 +104,7 @@ def judge(facts: Facts) -> Diagnosis:
         findings.append("no swap: anonymous memory stays anyway, code can be dropped")
     if facts.kernel and _version(facts.kernel) < (4, 4):
         findings.append("this kernel has no ONFAULT (4.4 has)")
-    verdict = _verdict(facts, capable)
-    can_lock = verdict.startswith("memory can")
+    can_lock, verdict = _verdict(facts, capable)
     return Diagnosis(
         can_lock=can_lock,
         verdict=verdict,
@@ -117,22 +116,22 @@ def judge(facts: Facts) -> Diagnosis:
     )
 
 
-def _verdict(facts: Facts, capable: bool) -> str:
+def _verdict(facts: Facts, capable: bool) -> tuple[bool, str]:
     if capable or facts.soft is None:
-        return "memory can be locked, without limit"
+        return True, "memory can be locked, without limit"
     if facts.hard is None:
-        return (
+        return True, (
             "memory can be locked once the soft limit is raised "
             "(duende.mlock.raise_soft_limit)"
         )
     if facts.hard == 0:
-        return "memory can't be locked: the limit is 0 (EPERM)"
+        return False, "memory can't be locked: the limit is 0 (EPERM)"
     if facts.needed is not None and facts.needed > facts.hard:
-        return (
+        return False, (
             f"memory can't be locked: {_bytes(facts.needed)} are needed, the limit is "
             f"{_bytes(facts.hard)} (ENOMEM)"
         )
-    return (
+    return True, (
         f"memory can be locked, up to the limit of {_bytes(facts.hard)}; later "
         "allocations fail at it"
     )

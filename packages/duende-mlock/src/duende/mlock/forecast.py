@@ -161,6 +161,7 @@ def judge(
 
 def _stack_of_a_thread() -> int:
     if chosen := threading.stack_size():
+        threading.stack_size(chosen)  # asking resets it
         return chosen
     if sys.platform == "win32":
         return DEFAULT_STACK
