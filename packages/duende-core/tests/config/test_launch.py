@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,13 @@ def _program(path: Path, mode: int = 0o755) -> Path:
     return path
 
 
-def _launch(folder: Path, slot: str = "web", **keys: object) -> Launch:
+def _launch(
+    folder: Path,
+    slot: str = "web",
+    *,
+    inherited: Any = None,
+    **keys: object,
+) -> Launch:
     daemon = DaemonConfig(name="web", **keys)  # type: ignore[arg-type]  # each test gives what fits
     plan = plan_project(ProjectConfig(daemons={"web": daemon}))
     return render_launch(
@@ -37,7 +44,11 @@ def _launch(folder: Path, slot: str = "web", **keys: object) -> Launch:
         base_dir=folder,
         project="demo",
         run_id="r1",
-        environ={"PATH": f"{folder}/bin:relative", "HOME": "/h"},
+        environ={
+            "PATH": f"{folder}/bin:relative",
+            "HOME": "/h",
+            **(inherited or {}),
+        },
         own_program=str(folder / "own" / "python"),
     )
 
@@ -187,6 +198,54 @@ def test_an_entry(tmp_path: Path) -> None:
         "stop_timeout": 10.0,
         "lock_memory": "required",
     }
+
+
+@pytest.mark.parametrize(
+    ("declared", "supervisors", "daemons", "granted"),
+    [
+        (LockMemory.OFF, None, None, False),
+        (LockMemory.TRY, None, None, True),
+        (LockMemory.REQUIRED, None, None, True),
+        (LockMemory.REQUIRED, "off", None, False),
+        (LockMemory.OFF, "try", None, True),
+        (LockMemory.OFF, "try", "off", False),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user is named")
+def test_another_user_gets_the_right_to_lock(
+    tmp_path: Path,
+    declared: LockMemory,
+    supervisors: str | None,
+    daemons: str | None,
+    granted: bool,
+) -> None:
+    """CAP_IPC_LOCK and nothing else, when memory is to be locked; DUENDE_MLOCK wins,
+    the daemon's own before the supervisor's."""
+    _program(tmp_path / "own" / "python")
+    launch = _launch(
+        tmp_path,
+        inherited={} if supervisors is None else {"DUENDE_MLOCK": supervisors},
+        entry="a:b",
+        user="nobody",
+        env={} if daemons is None else {"DUENDE_MLOCK": daemons},
+        resources=ResourcesConfig(lock_memory=declared),
+    )
+    assert launch.capabilities == ((14,) if granted else ())
+    assert launch.env.get("DUENDE_MLOCK") == (daemons or supervisors)
+
+
+def test_an_override_that_is_none(tmp_path: Path) -> None:
+    """It is said for which daemon, and what can be written."""
+    _program(tmp_path / "own" / "python")
+    if os.geteuid() != 0:
+        pytest.skip("needs root: another user is named")
+    with pytest.raises(ConfigError, match="'web': DUENDE_MLOCK is 'yes'"):
+        _launch(
+            tmp_path,
+            entry="a:b",
+            user="nobody",
+            env={"DUENDE_MLOCK": "yes"},
+        )
 
 
 def test_an_entry_with_its_own_python(tmp_path: Path) -> None:

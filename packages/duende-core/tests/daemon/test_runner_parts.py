@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from duende.core import Daemon, runner
-from duende.core.errors import ConfigError, ResourceLimitError
+from duende.core.errors import ConfigError
 
 
 def test_trio_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,30 +30,93 @@ def test_trio_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         runner._check_backend("curio", kind)
 
 
-def test_lock_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Required refuses, true warns, and lock_all is called as soon as there is one."""
+LOCKING = """
+import json, os, resource, sys
+from duende.core import runner
+import duende.mlock._cli
+def locked():
+    for line in open("/proc/self/status"):
+        if line.startswith("VmLck:"):
+            return int(line.split()[1]) * 1024
+def attempt(declared):
+    try:
+        return runner.lock_memory(declared)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+limit, declared = json.loads(sys.argv[1])
+if limit is not None:
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+    if os.geteuid() == 0:
+        os.setresuid(65534, 65534, 65534)
+print(json.dumps([attempt(declared), locked()]))
+"""
 
-    class Mlock:
-        pass
 
-    library: Any = Mlock()
-    monkeypatch.setattr(importlib, "import_module", lambda name: library)
-    assert runner.lock_memory("false") is None
-    assert "no lock_all" in (runner.lock_memory("true") or "")
-    with pytest.raises(ResourceLimitError, match="lock_memory is required"):
-        runner.lock_memory("required")
-    calls: list[str] = []
-    library.lock_all = lambda: calls.append("locked")
-    assert runner.lock_memory("required") is None
-    assert calls == ["locked"]
+def lock(declared: str, limit: int | None = None, **environ: str) -> tuple[str, int]:
+    """This locks in a process of its own; with a limit, as a user without rights."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOCKING, json.dumps([limit, declared])],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    answer, count = json.loads(done.stdout)
+    return answer or "", count
 
-    def refuse() -> None:
-        raise OSError(12, "Cannot allocate memory")
 
-    library.lock_all = refuse
-    assert "Cannot allocate memory" in (runner.lock_memory("true") or "")
-    with pytest.raises(ResourceLimitError, match="Cannot allocate memory"):
-        runner.lock_memory("required")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="mlockall is Linux's")
+capable = pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_IPC_LOCK: be root")
+
+
+@linux
+@capable
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("declared", "variable", "is_locked"),
+    [
+        ("false", None, False),
+        ("true", None, True),
+        ("required", None, True),
+        ("required", "off", False),
+        ("false", "try", True),
+        ("false", "required", True),
+    ],
+)
+def test_memory_is_locked_as_declared_or_overridden(
+    declared: str, variable: str | None, is_locked: bool
+) -> None:
+    """The kernel says whether it is; DUENDE_MLOCK wins."""
+    environ = {} if variable is None else {"DUENDE_MLOCK": variable}
+    warning, count = lock(declared, None, **environ)
+    assert (count > 0) is is_locked
+    assert warning == ""
+
+
+@linux
+@pytest.mark.real
+def test_memory_that_cannot_be_locked() -> None:
+    """Required refuses with what to do, true warns; nothing is locked by half."""
+    text, count = lock("required", 65536)
+    assert text.startswith("ResourceLimitError: memory can't be locked")
+    assert "65536 bytes" in text
+    assert "diagnose" in text
+    assert count == 0
+    text, count = lock("true", 65536)
+    assert text.startswith("memory is not locked: the limit RLIMIT_MEMLOCK is 65536")
+    assert count == 0
+    text, count = lock("true", 65536, DUENDE_MLOCK="required")
+    assert text.startswith("ResourceLimitError")
+
+
+@linux
+@pytest.mark.real
+def test_a_variable_that_says_something_else() -> None:
+    """DUENDE_MLOCK with another value is a wrong configuration."""
+    text, count = lock("true", DUENDE_MLOCK="yes")
+    assert text.startswith("ConfigError: DUENDE_MLOCK is 'yes'")
+    assert count == 0
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,9 @@ DEFAULT_STOP_TIMEOUT = 10.0
 FORCE_GRACE = 0.5
 """Seconds after the stop timeout until the process is ended by force."""
 
+THREAD_STACK = 1024 * 1024
+"""Bytes of stack for the threads of a daemon whose memory is locked."""
+
 RETRY_INTERVAL = 0.05
 """Seconds between attempts to reach a supervisor whose socket is full."""
 
@@ -87,35 +90,60 @@ def parse_runner_config(text: str) -> RunnerConfig:
     return config
 
 
-def lock_memory(mode: str) -> str | None:
+def lock_memory(declared: str) -> str | None:
     """This locks the process's memory as `resources.lock_memory` says.
 
+    DUENDE_MLOCK in the environment wins over what is declared. The soft limit
+    RLIMIT_MEMLOCK is raised as far as it goes. Threads of a locked daemon get stacks
+    of 1 MiB and share one malloc arena: every byte that a thread reserves is held in
+    memory, and the defaults reserve 72 MiB each.
+
+    Under a finite limit every later allocation beyond it fails, and a stack that
+    must grow beyond it ends the process. So "true" does not lock there.
+
     Returns:
-        A warning where it was only to be tried and did not work.
+        A warning where it was only to be tried and was not done, or where it was
+        done under a limit.
 
     Raises:
+        ConfigError: DUENDE_MLOCK is none of its values.
         ResourceLimitError: It is required and can't be had.
     """
-    if mode == "false":
+    if declared == "false" and "DUENDE_MLOCK" not in os.environ:
         return None
+    from duende import mlock
+
     try:
-        mlock = importlib.import_module("duende.mlock")
-        lock_all = getattr(mlock, "lock_all", None)
-        if lock_all is None:
-            problem = "the installed duende-mlock has no lock_all"
-        else:
-            lock_all()
-            return None
-    except ImportError as error:
-        problem = str(error)
-    except OSError as error:
-        problem = str(error)
-    if mode == "required":
-        raise ResourceLimitError(
-            f"memory can't be locked, and lock_memory is required: {problem}",
-            "set resources.lock_memory to true or false to start without",
+        mode = mlock.resolve_mode(declared, os.environ)
+    except ValueError as error:
+        raise ConfigError(str(error), "correct or unset DUENDE_MLOCK") from error
+    if mode is mlock.LockMode.OFF:
+        return None
+    mlock.raise_soft_limit()
+    limit = None if mlock.has_ipc_lock() else mlock.memlock_limit()[0]
+    if limit is not None and mode is mlock.LockMode.TRY:
+        return (
+            f"memory is not locked: the limit RLIMIT_MEMLOCK is {limit} bytes, and "
+            "later allocations would fail at it; python -m duende.mlock diagnose "
+            'says how to raise it, lock_memory = "required" locks all the same'
         )
-    return f"memory is not locked: {problem}"
+    mlock.limit_thread_memory(stack_size=THREAD_STACK, arenas=1)
+    status = mlock.lock_with_config(mlock.MlockConfig(required=False))
+    if status.is_locked():
+        return (
+            None
+            if limit is None
+            else (
+                f"memory is locked under a limit of {limit} bytes (RLIMIT_MEMLOCK): "
+                "allocations beyond it will fail"
+            )
+        )
+    if mode is mlock.LockMode.REQUIRED:
+        raise ResourceLimitError(
+            f"memory can't be locked, and lock_memory is required: {status.reason}",
+            f"{status.hint}; or set resources.lock_memory to true to start without",
+        )
+    return f"memory is not locked: {status.reason}; {status.hint}"
 
 
 def read_settings(config: RunnerConfig) -> Any:

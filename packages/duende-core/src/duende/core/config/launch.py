@@ -23,11 +23,17 @@ import attrs
 
 from duende.core.config.accounts import Account, find_account
 from duende.core.config.environment import build_environment, check_strings
-from duende.core.config.model import DaemonConfig
+from duende.core.config.model import DaemonConfig, LockMemory
 from duende.core.config.plan import DaemonSpec
 from duende.core.errors import ConfigError, SpawnError
 
 __all__ = ("Launch", "render_launch")
+
+MLOCK_VARIABLE: Final = "DUENDE_MLOCK"
+"""What overrides lock_memory; entry daemons inherit it from the supervisor."""
+
+CAP_IPC_LOCK: Final = 14
+"""linux/capability.h: its owner locks memory whatever RLIMIT_MEMLOCK says."""
 
 _FALLBACK_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 """Where programs are looked for when the daemon's environment has no PATH."""
@@ -100,7 +106,12 @@ def render_launch(
         own=own,
         where=where,
     )
+    capabilities: tuple[int, ...] = ()
     if config.entry is not None:
+        if MLOCK_VARIABLE in environ:
+            env.setdefault(MLOCK_VARIABLE, environ[MLOCK_VARIABLE])
+        if account.uid is not None and _locks_memory(config, env, where):
+            capabilities = (CAP_IPC_LOCK,)
         entry = _absolute_entry(config.entry, working_dir, base_dir, where)
         program = config.python or own_program
         argv = [program, "-m", "duende.core.runner", entry]
@@ -118,6 +129,7 @@ def render_launch(
         uid=account.uid,
         gid=account.gid,
         groups=account.groups,
+        capabilities=capabilities,
         nice=config.resources.nice,
         limits=_limits(config),
         watchdog_usec=_watchdog(config),
@@ -255,6 +267,21 @@ def _cannot_run(where: str, path: str, number: int) -> SpawnError:
 def _limits(config: DaemonConfig) -> dict[str, list[int]]:
     files = config.resources.open_files
     return {} if files is None else {"nofile": [files, files]}
+
+
+def _locks_memory(config: DaemonConfig, env: dict[str, str], where: str) -> bool:
+    """This says whether the runner will try to lock the daemon's memory."""
+    declared = config.resources.lock_memory
+    if declared is LockMemory.OFF and MLOCK_VARIABLE not in env:
+        return False
+    from duende.mlock import LockMode, resolve_mode
+
+    try:
+        return resolve_mode(declared.value, env) is not LockMode.OFF
+    except ValueError as err:
+        raise ConfigError(
+            f"{where}: {err}", f"correct or unset {MLOCK_VARIABLE}"
+        ) from err
 
 
 def _watchdog(config: DaemonConfig) -> int | None:
