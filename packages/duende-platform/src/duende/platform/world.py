@@ -1,0 +1,90 @@
+"""The files that tell about a machine; of this one, or of another kept in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import final
+
+__all__ = ("World",)
+
+MAX_BYTES = 1024 * 1024
+"""More of a file than this is not read: what is asked for here is small."""
+
+
+@final
+class World:
+    """This reads a machine's files, environment and namespaces; it never raises.
+
+    Paths are those of the machine. With another `root` they are looked for below it,
+    and a link that names a namespace may be a plain file with the link's text.
+    """
+
+    __slots__ = ("environ", "root")
+
+    def __init__(
+        self, root: str = "/", environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.root = root
+        self.environ: Mapping[str, str] = os.environ if environ is None else environ
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is the machine this runs on, which can also be asked by calls."""
+        return self.root == "/"
+
+    def path(self, path: str) -> str:
+        """This is where a file of the machine really is."""
+        return os.path.join(self.root, path.lstrip("/"))
+
+    def read_bytes(self, path: str) -> bytes | None:
+        """This is what a file holds; None where it can't be read."""
+        try:
+            with open(self.path(path), "rb") as file:
+                return file.read(MAX_BYTES)
+        except OSError:
+            return None
+
+    def read(self, path: str) -> str | None:
+        """This is the text of a file, without blanks around it."""
+        data = self.read_bytes(path)
+        return None if data is None else data.decode("utf-8", "replace").strip(" \n\0")
+
+    def exists(self, path: str) -> bool:
+        """This says whether there is something of that name."""
+        return os.path.lexists(self.path(path))
+
+    def readlink(self, path: str) -> str | None:
+        """This is what a symbolic link says; None where there is none."""
+        try:
+            return os.readlink(self.path(path))
+        except OSError:
+            return None if self.is_here else self.read(path)
+
+    def listdir(self, path: str) -> tuple[str, ...]:
+        """This lists a folder in order; nothing where it can't be read."""
+        try:
+            return tuple(sorted(os.listdir(self.path(path))))
+        except OSError:
+            return ()
+
+    def inode(self, path: str) -> int | None:
+        """This is the inode number of a file."""
+        try:
+            return os.stat(self.path(path)).st_ino
+        except OSError:
+            return None
+
+    def namespace(self, kind: str, pid: str = "self") -> int | None:
+        """This is the number of a process's namespace (namespaces(7)).
+
+        Args:
+            kind: "pid", "user", "mnt" and so on.
+            pid: Whose; 1's can be seen with rights over it only.
+        """
+        link = self.readlink(f"/proc/{pid}/ns/{kind}")
+        if link is None:
+            return None
+        _, _, number = link.partition(":[")
+        number = number.rstrip("]")
+        return int(number) if number.isdecimal() and number.isascii() else None
