@@ -99,7 +99,7 @@ def test_memory_is_locked_as_declared_or_overridden(
 def test_memory_that_cannot_be_locked() -> None:
     """Required refuses with what to do, true warns; nothing is locked by half."""
     text, count = lock("required", 65536)
-    assert text.startswith("ResourceLimitError: memory can't be locked")
+    assert text.startswith("ResourceLimitError: lock_memory is required")
     assert "65536 bytes" in text
     assert "diagnose" in text
     assert count == 0

@@ -44,9 +44,6 @@ DEFAULT_STOP_TIMEOUT = 10.0
 FORCE_GRACE = 0.5
 """Seconds after the stop timeout until the process is ended by force."""
 
-THREAD_STACK = 1024 * 1024
-"""Bytes of stack for the threads of a daemon whose memory is locked."""
-
 RETRY_INTERVAL = 0.05
 """Seconds between attempts to reach a supervisor whose socket is full."""
 
@@ -93,13 +90,7 @@ def parse_runner_config(text: str) -> RunnerConfig:
 def lock_memory(declared: str) -> str | None:
     """This locks the process's memory as `resources.lock_memory` says.
 
-    DUENDE_MLOCK in the environment wins over what is declared. The soft limit
-    RLIMIT_MEMLOCK is raised as far as it goes. Threads of a locked daemon get stacks
-    of 1 MiB and share one malloc arena: every byte that a thread reserves is held in
-    memory, and the defaults reserve 72 MiB each.
-
-    Under a finite limit every later allocation beyond it fails, and a stack that
-    must grow beyond it ends the process. So "true" does not lock there.
+    DUENDE_MLOCK in the environment wins over what is declared.
 
     Returns:
         A warning where it was only to be tried and was not done, or where it was
@@ -114,35 +105,18 @@ def lock_memory(declared: str) -> str | None:
     from duende import mlock
 
     try:
-        mode = mlock.resolve_mode(declared, os.environ)
+        status = mlock.lock_as_declared(declared)
     except ValueError as error:
         raise ConfigError(str(error), "correct or unset DUENDE_MLOCK") from error
-    if mode is mlock.LockMode.OFF:
-        return None
-    mlock.raise_soft_limit()
-    limit = None if mlock.has_ipc_lock() else mlock.memlock_limit()[0]
-    if limit is not None and mode is mlock.LockMode.TRY:
-        return (
-            f"memory is not locked: the limit RLIMIT_MEMLOCK is {limit} bytes, and "
-            "later allocations would fail at it; python -m duende.mlock diagnose "
-            'says how to raise it, lock_memory = "required" locks all the same'
-        )
-    mlock.limit_thread_memory(stack_size=THREAD_STACK, arenas=1)
-    status = mlock.lock_with_config(mlock.MlockConfig(required=False))
-    if status.is_locked():
-        return (
-            None
-            if limit is None
-            else (
-                f"memory is locked under a limit of {limit} bytes (RLIMIT_MEMLOCK): "
-                "allocations beyond it will fail"
-            )
-        )
-    if mode is mlock.LockMode.REQUIRED:
+    except mlock.MlockError as error:
         raise ResourceLimitError(
-            f"memory can't be locked, and lock_memory is required: {status.reason}",
-            f"{status.hint}; or set resources.lock_memory to true to start without",
-        )
+            f"lock_memory is required, and {error.strerror}",
+            "set resources.lock_memory to true to start without",
+        ) from error
+    if status is None:
+        return None
+    if status.is_locked():
+        return f"memory is locked; {status.hint}" if status.hint else None
     return f"memory is not locked: {status.reason}; {status.hint}"
 
 

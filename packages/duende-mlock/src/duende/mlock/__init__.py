@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from duende.mlock.config import MlockConfig, MlockConfigBuilder
+from duende.mlock.declared import lock_as_declared
 from duende.mlock.diagnose import Diagnosis, diagnose
 from duende.mlock.errors import (
     MlockError,
@@ -56,6 +57,7 @@ __all__ = (
     "is_locked",
     "limit_thread_memory",
     "lock_all",
+    "lock_as_declared",
     "lock_range",
     "lock_with_config",
     "locked_bytes",

@@ -91,7 +91,7 @@ class MlockStatus:
     reason: str = ""
     """Why it is not locked."""
     hint: str = ""
-    """What to do about that."""
+    """What to do about that; of a lock, what to know about it."""
 
     def is_locked(self) -> bool:
         """This says whether what was asked for is in force.

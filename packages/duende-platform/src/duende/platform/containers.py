@@ -20,9 +20,11 @@ _MANAGERS = {
     "oci": "unknown",
     "rkt": "unknown",
     "proot": "unknown",
-    "wsl": "wsl",
 }
 """What `container=` in the environment of process 1 may be (systemd's interface)."""
+
+_NOT_CONTAINERS = ("wsl", "host", "none")
+"""What is also written there; WSL is a virtual machine, whatever systemd calls it."""
 
 _PATHS = (
     (re.compile(r"/(docker|docker-ce)[/-][0-9a-f]{12}"), "docker"),
@@ -35,6 +37,10 @@ _PATHS = (
     (re.compile(r"/(ecs|actions_job|garden)/[0-9a-f-]{12}"), "docker"),
 )
 """Parts of a control group's path that engines are known by."""
+
+_UNIT = re.compile(r"/system\.slice/(?!docker-|libpod-|cri)[^/\n]+\.service$", re.MULTILINE)
+
+MOUNTS = "/proc/self/mountinfo"
 
 _OVERLAYS = (
     ("/docker/overlay2/", "docker"),
@@ -60,14 +66,17 @@ def container_evidence(world: World) -> Iterator[Evidence]:
         # Stays behind in machines that were made from an image.
         yield evidence("docker", 0.6, "/.dockerenv", "exists")
     for source in ("/run/host/container-manager", "/run/systemd/container"):
-        if name := world.read(source):
+        if (name := world.read(source)) and name not in _NOT_CONTAINERS:
             yield evidence(_MANAGERS.get(name, "unknown"), 0.95, source, name)
-    if (name := _variable(world.read_bytes("/proc/1/environ"), "container")) is not None:
-        kind = _MANAGERS.get(name, "unknown")
-        yield evidence(kind, 0.9, "/proc/1/environ", f"container={name}")
-    elif name := world.environ.get("container"):
-        kind = _MANAGERS.get(name, "unknown")
-        yield evidence(kind, 0.5, "environment", f"container={name}")
+    of_first = _variable(world.read_bytes("/proc/1/environ"), "container")
+    of_own = world.environ.get("container")
+    for name, weight, source in (
+        (of_first, 0.9, "/proc/1/environ"),
+        (None if of_first else of_own, 0.5, "environment"),
+    ):
+        if name and name not in _NOT_CONTAINERS:
+            kind = _MANAGERS.get(name, "unknown")
+            yield evidence(kind, weight, source, f"container={name}")
     for source in ("/proc/1/cgroup", "/proc/self/cgroup"):
         yield from _paths(world, source)
     yield from _root_mount(world)
@@ -79,14 +88,9 @@ def namespace_evidence(world: World) -> Iterator[Evidence]:
     """This lists what the namespaces say: those of a container are not the first."""
     if _is_wsl(world) or _is_gvisor(world):
         return  # their namespaces are numbered in their own way
-    weights = {"pid": 0.6, "uts": 0.4, "cgroup": 0.3, "ipc": 0.3}
-    others = []
-    for kind in weights:
-        first = is_first(world, kind)
-        if first is None:
-            continue
-        if first is False:
-            others.append(kind)
+    weights = {"pid": 0.6, "uts": 0.3, "cgroup": 0.3, "ipc": 0.2}
+    yield from _unit(world)
+    others = [kind for kind in weights if is_first(world, kind) is False]
     if not others:
         if is_first(world, "pid"):
             yield Evidence(
@@ -117,10 +121,14 @@ def pod_evidence(world: World) -> Iterator[Evidence]:
     folder = "/var/run/secrets/kubernetes.io/serviceaccount"
     if world.exists(f"{folder}/token") or world.exists(f"/run{folder[8:]}/token"):
         yield Evidence("pod", "yes", 0.9, folder, "token")
-    for source in ("/proc/1/cgroup", "/proc/self/mountinfo"):
-        text = world.read(source) or ""
-        if "kubepods" in text or "/var/lib/kubelet/pods/" in text:
+    for source in ("/proc/1/cgroup", "/proc/self/cgroup"):
+        if "kubepods" in (world.read(source) or ""):
             yield Evidence("pod", "yes", 0.9, source, "kubepods")
+    for place, point, _ in _mounts(world):
+        # On a node the folder is where things are mounted, in a pod whence.
+        if "/kubelet/pods/" in place and "/kubelet/pods/" not in point:
+            yield Evidence("pod", "yes", 0.9, MOUNTS, f"{point} from {place}"[:200])
+            break
     hosts = world.read("/etc/hosts") or ""
     if hosts.startswith("# Kubernetes-managed hosts file"):
         yield Evidence("pod", "yes", 0.8, "/etc/hosts", "Kubernetes-managed")
@@ -134,23 +142,40 @@ def _paths(world: World, source: str) -> Iterator[Evidence]:
             return
 
 
+def _unit(world: World) -> Iterator[Evidence]:
+    """A whole path that ends in a unit is the machine's own view, no container's.
+
+    Units can have namespaces of their own (systemd.exec(5)) and are no containers.
+    """
+    source = "/proc/self/cgroup"
+    match = _UNIT.search(world.read(source) or "")
+    if match and is_first(world, "cgroup"):
+        yield Evidence("container", "none", 0.6, source, match[0][:200])
+
+
 def _root_mount(world: World) -> Iterator[Evidence]:
     """What the root file system is; an engine's layers are only there in a container."""
-    source = "/proc/self/mountinfo"
-    for line in (world.read(source) or "").split("\n"):
-        first, dash, last = line.partition(" - ")
-        place = first.split(" ")
-        if not dash or len(place) < 5 or place[4] != "/":
+    for _, point, last in _mounts(world):
+        if point != "/":
             continue
         kind = last.split(" ", 1)[0]
         for mark, engine in _OVERLAYS:
             if mark in last:
-                yield Evidence("container", engine, 0.8, source, f"{kind} of {engine}")
+                yield Evidence("container", engine, 0.8, MOUNTS, f"{kind} of {engine}")
                 return
         if kind in ("overlay", "fuse.fuse-overlayfs"):
             # Live systems and kiosks have an overlay as root, too.
-            yield Evidence("container", "unknown", 0.3, source, f"{kind} at /")
+            yield Evidence("container", "unknown", 0.3, MOUNTS, f"{kind} at /")
         return
+
+
+def _mounts(world: World) -> Iterator[tuple[str, str, str]]:
+    """This lists mounts (proc(5)): what of it, where, and its type, source, options."""
+    for line in (world.read(MOUNTS) or "").split("\n"):
+        first, dash, last = line.partition(" - ")
+        fields = first.split(" ")
+        if dash and len(fields) >= 5:
+            yield fields[3], fields[4], last
 
 
 def _variable(environ: bytes | None, name: str) -> str | None:

@@ -15,8 +15,6 @@ import signal
 import sys
 from typing import final
 
-import psutil
-
 from duende.platform.errors import PlatformInfoError, ProcessGone
 
 __all__ = (
@@ -95,6 +93,8 @@ def _start_time_linux(pid: int) -> int:
 
 
 def _start_time(pid: int) -> int:
+    import psutil
+
     try:
         seconds: float = psutil.Process(pid).create_time()
         return round(seconds * 1_000_000)

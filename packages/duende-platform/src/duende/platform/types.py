@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Mapping
 from typing import Literal, final
 
-__all__ = ("Evidence", "Platform", "PlatformReport")
+__all__ = ("Capability", "Evidence", "Platform", "PlatformReport")
 
 
 @final
@@ -71,3 +72,24 @@ class PlatformReport:
     """What was found and not believed, and why."""
     overridden_by: str | None = None
     """What set the platform instead of the evidence: "DUENDE_PLATFORM"."""
+
+
+@final
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Capability:
+    """This is something that can start, limit or watch daemons, and whether it works."""
+
+    name: str
+    state: Literal["usable", "unusable", "absent"]
+    """"unusable" is there and doesn't work for this process; "absent" isn't there."""
+    reason: str
+    """What was tried, and what came of it."""
+    mend: str = ""
+    """What to do to have it; nothing where it is usable or can't be had."""
+    details: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Versions, paths, controllers."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it works here, for this process."""
+        return self.state == "usable"

@@ -16,8 +16,8 @@ MAX_BYTES = 1024 * 1024
 class World:
     """This reads a machine's files, environment and namespaces; it never raises.
 
-    Paths are those of the machine. With another `root` they are looked for below it,
-    and a link that names a namespace may be a plain file with the link's text.
+    Paths are those of the machine. With another `root` they are looked for below it:
+    another machine's files, or a copy of some of them.
     """
 
     __slots__ = ("environ", "root")
@@ -50,6 +50,11 @@ class World:
         data = self.read_bytes(path)
         return None if data is None else data.decode("utf-8", "replace").strip(" \n\0")
 
+    def number(self, path: str) -> int | None:
+        """This is the number that a file holds; None where it holds something else."""
+        text = self.read(path) or ""
+        return int(text) if text.isdecimal() and text.isascii() else None
+
     def exists(self, path: str) -> bool:
         """This says whether there is something of that name."""
         return os.path.lexists(self.path(path))
@@ -59,7 +64,7 @@ class World:
         try:
             return os.readlink(self.path(path))
         except OSError:
-            return None if self.is_here else self.read(path)
+            return None
 
     def listdir(self, path: str) -> tuple[str, ...]:
         """This lists a folder in order; nothing where it can't be read."""

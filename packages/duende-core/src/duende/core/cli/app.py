@@ -24,7 +24,6 @@ LATER_VERBS = frozenset(
         "why",
         "apply",
         "scale",
-        "platform",
         "top",
         "metrics",
         "trace",
@@ -413,6 +412,14 @@ def doctor(options: Options) -> int:
     from duende.core.cli.doctoring import examine
 
     return examine(options)
+
+
+@_verb("platform")
+def platform(options: Options) -> int:
+    """Say where this runs, what limits it, and what can start daemons here."""
+    from duende.core.cli.doctoring import show_platform
+
+    return show_platform(options)
 
 
 @_verb(

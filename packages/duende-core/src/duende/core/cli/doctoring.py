@@ -1,4 +1,4 @@
-"""The verb `doctor`: what works on this machine, and what is in the way."""
+"""The verbs that look at this machine: `doctor` and `platform`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pathlib import Path
 from duende.core.cli.exits import DONE, FAILED
 from duende.core.cli.output import colored, escaped
 from duende.core.cli.target import Options
-from duende.core.errors import DaemonError
+from duende.core.errors import ConfigError, DaemonError, PlatformError
 
-__all__ = ("examine",)
+__all__ = ("examine", "show_platform")
 
 _PR_GET_CHILD_SUBREAPER = 37  # prctl(2), Linux 3.4
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), Linux 6.13
@@ -58,6 +58,20 @@ def examine(options: Options) -> int:
         names = ", ".join(others) or "none"
         options.printer.data(f"other projects of this user: {escaped(names)}")
     return FAILED if any(result == "problem" for _, result, _ in findings) else DONE
+
+
+def show_platform(options: Options) -> int:
+    """This is `duende platform`: where this runs, and what works here."""
+    from duende.platform import PlatformInfoError, survey
+
+    try:
+        found = survey()
+    except ValueError as err:
+        raise ConfigError(str(err), "correct or unset DUENDE_PLATFORM") from None
+    except PlatformInfoError as err:
+        raise PlatformError(str(err.strerror), "run where /proc is mounted") from None
+    options.printer.data(found.as_json() if options.json else found.as_text())
+    return DONE
 
 
 def _carefully(look: Callable[[], Finding]) -> Finding:
