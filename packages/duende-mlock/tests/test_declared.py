@@ -28,8 +28,8 @@ def test_it_locks_when_declared() -> None:
         told = run(LOCK % declared)
         assert (told["state"], told["hint"]) == ("locked", "")
         assert told["kernel"] > 0
-    for declared in (False, None, "false"):
-        told = run(LOCK % declared)
+    for refused in (False, None, "false"):
+        told = run(LOCK % refused)
         assert (told["state"], told["kernel"]) == (None, 0)
 
 

@@ -100,14 +100,26 @@ FILES = [
     "/etc/hosts",
 ]
 SCRAPS = st.sampled_from(
-    ["0::/", "docker", "/kubepods/", " - overlay", "1 0 0:1 / /", "hypervisor", "\n", "=", "\0"]
+    [
+        "0::/",
+        "docker",
+        "/kubepods/",
+        " - overlay",
+        "1 0 0:1 / /",
+        "hypervisor",
+        "\n",
+        "=",
+        "\0",
+    ]
 )
 
 
 @given(
     files=st.dictionaries(
         st.sampled_from(FILES),
-        st.one_of(st.binary(max_size=40), st.lists(SCRAPS).map(lambda x: " ".join(x).encode())),
+        st.one_of(
+            st.binary(max_size=40), st.lists(SCRAPS).map(lambda x: " ".join(x).encode())
+        ),
         max_size=6,
     ),
     environ=st.dictionaries(

@@ -47,7 +47,9 @@ def layers(folder: str) -> str:
 DOCKER_ROOT = layers("/var/lib/docker/overlay2")
 PODMAN_ROOT = layers("/var/lib/containers/storage/overlay")
 SNAPSHOT = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs"
-POD_HOSTS = "9 1 8:1 /var/lib/kubelet/pods/1a/etc-hosts /etc/hosts rw - ext4 /dev/sda rw\n"
+POD_HOSTS = (
+    "9 1 8:1 /var/lib/kubelet/pods/1a/etc-hosts /etc/hosts rw - ext4 /dev/sda rw\n"
+)
 HOST_CGROUP = "0::/user.slice/user-1000.slice/session-1.scope"
 
 
@@ -357,6 +359,13 @@ PLACES = {
     ),
     "machine with a pepita word in its command line": Place(
         files={"/proc/cmdline": "root=/dev/sda1 pepita.id=7"},
+        contradicts="/proc/cmdline",
+    ),
+    "that word, and ports of others": Place(
+        files={
+            "/proc/cmdline": "root=/dev/sda1 pepita.id=7",
+            "/sys/class/virtio-ports/vport1p1/name": "org.qemu.guest_agent.0",
+        },
         contradicts="/proc/cmdline",
     ),
     "docker in a pepita": Place(

@@ -38,7 +38,9 @@ _PATHS = (
 )
 """Parts of a control group's path that engines are known by."""
 
-_UNIT = re.compile(r"/system\.slice/(?!docker-|libpod-|cri)[^/\n]+\.service$", re.MULTILINE)
+_UNIT = re.compile(
+    r"/system\.slice/(?!docker-|libpod-|cri)[^/\n]+\.service$", re.MULTILINE
+)
 
 MOUNTS = "/proc/self/mountinfo"
 
@@ -117,7 +119,9 @@ def pod_evidence(world: World) -> Iterator[Evidence]:
     """This lists what speaks for a Kubernetes pod."""
     if host := world.environ.get("KUBERNETES_SERVICE_HOST"):
         source = "environment"
-        yield Evidence("pod", "yes", 0.7, source, f"KUBERNETES_SERVICE_HOST={host}"[:200])
+        yield Evidence(
+            "pod", "yes", 0.7, source, f"KUBERNETES_SERVICE_HOST={host}"[:200]
+        )
     folder = "/var/run/secrets/kubernetes.io/serviceaccount"
     if world.exists(f"{folder}/token") or world.exists(f"/run{folder[8:]}/token"):
         yield Evidence("pod", "yes", 0.9, folder, "token")

@@ -62,13 +62,7 @@ def _quota(world: World, group: Cgroup) -> float | None:
         words = (world.read(f"{group.path}/cpu.max") or "").split()
         if len(words) != 2 or not all(word.isdecimal() for word in words):
             return None
-        quota, period = int(words[0]), int(words[1])
-    else:
-        found = (
-            world.number(f"{group.path}/cpu.cfs_quota_us"),
-            world.number(f"{group.path}/cpu.cfs_period_us"),
-        )
-        if found[0] is None or found[1] is None:
-            return None
-        quota, period = found
-    return quota / period if period else None
+        return int(words[0]) / int(words[1]) if int(words[1]) else None
+    quota = world.number(f"{group.path}/cpu.cfs_quota_us")
+    period = world.number(f"{group.path}/cpu.cfs_period_us")
+    return quota / period if quota and period else None

@@ -60,7 +60,9 @@ def machine_evidence(world: World) -> Iterator[Evidence]:
     text = f"{vendor} {product} {bios}"
     for mark, kind in _DMI:
         if mark in text:
-            yield evidence(kind, 0.9, "/sys/class/dmi/id", f"{vendor} {product}".strip())
+            yield evidence(
+                kind, 0.9, "/sys/class/dmi/id", f"{vendor} {product}".strip()
+            )
             break
     if "firecracker" in (world.read("/proc/cmdline") or ""):
         yield evidence("firecracker", 0.6, "/proc/cmdline", "firecracker")
@@ -87,7 +89,9 @@ def pepita_evidence(world: World) -> Iterator[Evidence]:
     for port in world.listdir(folder):
         name = world.read(f"{folder}/{port}/name") or ""
         if name.startswith("org.pepita."):
-            yield Evidence("platform", "pepita", 0.5, f"{folder}/{port}/name", name[:200])
+            yield Evidence(
+                "platform", "pepita", 0.5, f"{folder}/{port}/name", name[:200]
+            )
             break
 
 

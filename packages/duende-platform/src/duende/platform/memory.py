@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from duende.mlock import LockMode, MlockStatus, lock_as_declared
 from duende.mlock import cgroups as _cgroups
@@ -110,7 +110,7 @@ def apply_memory_config(
         ValueError: The value is not false, true or "required".
         MlockError: It is required and can't be had.
     """
-    declared = getattr(resources, "lock_memory", resources)
+    declared: Any = getattr(resources, "lock_memory", resources)
     if not isinstance(declared, LockMode):
         declared = getattr(declared, "value", declared)
     return lock_as_declared(declared, environ)

@@ -116,7 +116,9 @@ class PressureTrigger:
         if not 500_000 <= window_us <= 10_000_000:
             raise ValueError(f"window is {window} s; it can be 0.5 to 10 s")
         if not 0 < stall_us <= window_us:
-            raise ValueError(f"stall is {stall} s; it can be up to the window, {window} s")
+            raise ValueError(
+                f"stall is {stall} s; it can be up to the window, {window} s"
+            )
         if sys.platform != "linux":
             raise _untold()
         text = f"{kind} {stall_us} {window_us}\0".encode()

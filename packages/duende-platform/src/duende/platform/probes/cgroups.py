@@ -36,7 +36,7 @@ def probe_cgroup_v2(world: World) -> Capability:
     details = {"path": own.path, "controllers": " ".join(there)}
     missing = [each for each in NEEDED if each not in there]
     if missing:
-        used = any(own_cgroups(each, world.root)[:1] != () for each in missing)
+        used = any(_in_version_1(world, each) for each in missing)
         why = "version 1 has them" if used else "they are not handed down"
         mend = UNIFY if used else DELEGATE
         lacking = " ".join(missing)
@@ -53,11 +53,8 @@ def probe_cgroup_v2(world: World) -> Capability:
 def probe_cgroup_v1(world: World) -> Capability:
     """This looks for the old hierarchies, which duende sets no limits by."""
     name = "cgroup-v1"
-    found = {
-        controller: groups[0].path
-        for controller in (*NEEDED, "freezer", "cpuacct", "devices")
-        if (groups := own_cgroups(controller, world.root)) and groups[0].version == 1
-    }
+    wanted = (*NEEDED, "freezer", "cpuacct", "devices")
+    found = [controller for controller in wanted if _in_version_1(world, controller)]
     if not found:
         return absent(name, "no version 1 hierarchy is mounted, as it should be")
     return unusable(
@@ -93,6 +90,10 @@ def _try_control(world: World, name: str, file: str, since: str) -> Capability:
         why = f"{file} can't be tried below {own.path}: {error.strerror}"
         return unusable(name, why, DELEGATE)
     return usable(name, f"writing 1 to {file} of a new group works")
+
+
+def _in_version_1(world: World, controller: str) -> bool:
+    return any(each.version == 1 for each in own_cgroups(controller, world.root))
 
 
 def _own(world: World) -> Cgroup | None:

@@ -89,7 +89,9 @@ def probe_containerd(world: World) -> Capability:
         ),
         "unknown",
     )
-    return usable("containerd", f"ctr version at {place}", version=version, socket=place)
+    return usable(
+        "containerd", f"ctr version at {place}", version=version, socket=place
+    )
 
 
 def _engine(name: str, places: list[str], install: str, start: str) -> Capability:
@@ -116,8 +118,8 @@ def _engine(name: str, places: list[str], install: str, start: str) -> Capabilit
             api=str(answer.get("ApiVersion")),
             socket=place,
         )
-    for place, error in refusals:
-        if error.errno in (errno.EACCES, errno.EPERM):
+    for place, refusal in refusals:
+        if refusal.errno in (errno.EACCES, errno.EPERM):
             return unusable(
                 name,
                 f"{place} may not be opened by user {os.geteuid()}",
@@ -126,14 +128,16 @@ def _engine(name: str, places: list[str], install: str, start: str) -> Capabilit
                 socket=place,
             )
         return unusable(
-            name, f"{place}: {error.strerror or error}", start, socket=place
+            name, f"{place}: {refusal.strerror or refusal}", start, socket=place
         )
     program = shutil.which(name)
     looked = " or ".join(places) or "no socket"
     if program is None:
         return absent(name, f"no program {name}, nothing at {looked}", install)
     return unusable(
-        name, f"{program} is installed, and nothing serves {looked}", start,
+        name,
+        f"{program} is installed, and nothing serves {looked}",
+        start,
         program=program,
     )
 

@@ -7,7 +7,13 @@ import pwd
 import shutil
 import sys
 
-from duende.platform.probes.answers import absent, ask_program, last_line, unusable, usable
+from duende.platform.probes.answers import (
+    absent,
+    ask_program,
+    last_line,
+    unusable,
+    usable,
+)
 from duende.platform.types import Capability
 from duende.platform.world import World
 
@@ -29,7 +35,9 @@ def probe_systemd_system(world: World) -> Capability:
     code, text = ask_program("systemctl", "show", "--property=Version,SystemState")
     if code != 0:
         return unusable(
-            name, f"systemctl show: {last_line(text)}", "is D-Bus there? apt-get install dbus"
+            name,
+            f"systemctl show: {last_line(text)}",
+            "is D-Bus there? apt-get install dbus",
         )
     details = _properties(text)
     if os.geteuid() != 0:
