@@ -143,6 +143,22 @@ PLACES = {
         platform="container",
         container="docker",
     ),
+    "docker with all of the host's namespaces": Place(
+        files={
+            "/.dockerenv": "",
+            "/proc/self/mountinfo": root("ext4", "/dev/sda1"),
+            "/proc/self/cgroup": f"0::/system.slice/docker-{ID}.scope",
+            "/proc/1/cgroup": "0::/init.scope",
+        },
+        platform="container",
+        container="docker",
+    ),
+    "podman's monitor on the host": Place(
+        files={
+            "/proc/self/mountinfo": root("ext4", "/dev/sda1"),
+            "/proc/self/cgroup": f"0::/machine.slice/libpod-conmon-{ID}.scope",
+        },
+    ),
     "docker, a user of its own": Place(
         files={
             "/.dockerenv": "",

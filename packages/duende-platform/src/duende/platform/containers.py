@@ -29,7 +29,7 @@ _NOT_CONTAINERS = ("wsl", "host", "none")
 _PATHS = (
     (re.compile(r"/(docker|docker-ce)[/-][0-9a-f]{12}"), "docker"),
     (re.compile(r"/docker-[0-9a-f]{12,}\.scope"), "docker"),
-    (re.compile(r"/libpod-(conmon-)?[0-9a-f]{12}|/libpod_parent"), "podman"),
+    (re.compile(r"/libpod-[0-9a-f]{12}"), "podman"),
     (re.compile(r"/kubepods[./-]|/kubepods$"), "kubernetes"),
     (re.compile(r"/cri-containerd-|/crio-[0-9a-f]{12}"), "kubernetes"),
     (re.compile(r"/lxc(\.payload)?[./]"), "lxc"),
@@ -79,8 +79,7 @@ def container_evidence(world: World) -> Iterator[Evidence]:
         if name and name not in _NOT_CONTAINERS:
             kind = _MANAGERS.get(name, "unknown")
             yield evidence(kind, weight, source, f"container={name}")
-    for source in ("/proc/1/cgroup", "/proc/self/cgroup"):
-        yield from _paths(world, source)
+    yield from _paths(world)
     yield from _root_mount(world)
     if _is_gvisor(world):
         yield evidence("gvisor", 0.95, "/proc/version", "the kernel gVisor shows")
@@ -98,7 +97,7 @@ def namespace_evidence(world: World) -> Iterator[Evidence]:
             yield Evidence(
                 "container",
                 "none",
-                0.95,
+                0.85,
                 "/proc/self/ns",
                 "all namespaces are the kernel's first ones",
             )
@@ -138,12 +137,14 @@ def pod_evidence(world: World) -> Iterator[Evidence]:
         yield Evidence("pod", "yes", 0.8, "/etc/hosts", "Kubernetes-managed")
 
 
-def _paths(world: World, source: str) -> Iterator[Evidence]:
-    text = world.read(source) or ""
-    for pattern, kind in _PATHS:
-        if match := pattern.search(text):
-            yield Evidence("container", kind, 0.85, source, match[0])
-            return
+def _paths(world: World) -> Iterator[Evidence]:
+    """A whole path that engines give to containers; no process of theirs is in one."""
+    for source in ("/proc/self/cgroup", "/proc/1/cgroup"):
+        text = world.read(source) or ""
+        for pattern, kind in _PATHS:
+            if match := pattern.search(text):
+                yield Evidence("container", kind, 0.97, source, match[0])
+                return
 
 
 def _unit(world: World) -> Iterator[Evidence]:

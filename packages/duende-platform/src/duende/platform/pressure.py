@@ -176,6 +176,8 @@ def _open_trigger(
     places: tuple[str, ...], text: bytes, window_us: int
 ) -> tuple[int, str]:
     """This opens the first of the files that may be written, and starts the watch."""
+    if sys.platform != "linux":
+        raise _untold()
     refused: OSError | None = None
     for place in places:
         try:
