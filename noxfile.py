@@ -230,6 +230,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
     session.run("python", "scripts/check_siblings.py")
+    session.run("python", "scripts/detection_table.py", "--check")
     session.run("codespell", ".")
 
 

@@ -23,6 +23,8 @@ import attrs
 from .conftest import missing
 
 IMAGE = "empty:1"
+LINKS = ("/bin", "/sbin", "/lib", "/lib64")
+"""What is a link into /usr on the machine, and has to be mounted by itself."""
 DEADLINE = 60.0
 
 LIMITS = """[containers]
@@ -37,7 +39,9 @@ events_logger = "file"
 def shown() -> list[str]:
     """This lists the folders that a container has to see to run this Python."""
     own = {sys.prefix, sys.base_prefix, str(Path(__file__).parents[1])}
-    folders = [path for path in ("/usr", "/lib", "/lib64") if Path(path).exists()]
+    # The last is where Debian says which of several programs has a name.
+    wanted = ("/usr", *LINKS, "/etc/alternatives")
+    folders = [path for path in wanted if Path(path).exists()]
     # A folder within one that is shown already needs no place of its own.
     return folders + sorted(path for path in own if not path.startswith("/usr/"))
 
