@@ -115,8 +115,16 @@ class Project:
     # -- the file and the command -----------------------------------------------------
 
     def write(self, text: str) -> None:
-        """This writes duende.toml; every daemon gets the mark."""
-        defaults = f'[defaults]\nenv = {{ E2E_MARK = "{self.mark}" }}\n'
+        """This writes duende.toml; every daemon gets the mark.
+
+        And the PYTHONPATH of the tests, if any: what is put in front of the installed
+        package is then also what Python daemons run.
+        """
+        env = {"E2E_MARK": self.mark}
+        if "PYTHONPATH" in self.env:
+            env["PYTHONPATH"] = self.env["PYTHONPATH"]
+        pairs = ", ".join(f"{name} = {json.dumps(env[name])}" for name in env)
+        defaults = f"[defaults]\nenv = {{ {pairs} }}\n"
         self.file.write_text(defaults + text)
 
     def run(

@@ -350,6 +350,30 @@ TABLE = (
         "test_socket.py::test_p18_folders_and_files_are_private",
         "the socket is open to everybody who reaches it",
     ),
+    Sabotage(
+        "LOCK",
+        "runner.py",
+        (
+            (
+                "if warning := lock_memory(config.lock_memory):",
+                "if warning := None:",
+            ),
+        ),
+        "test_locked_memory.py::test_it_is_locked_as_declared",
+        "the runner locks nothing",
+    ),
+    Sabotage(
+        "LOCK",
+        "config/launch.py",
+        (
+            (
+                "capabilities = (CAP_IPC_LOCK,)",
+                "capabilities = ()",
+            ),
+        ),
+        "test_locked_memory.py::test_another_user_can_lock",
+        "another user is handed no right",
+    ),
 )
 
 

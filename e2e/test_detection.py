@@ -361,6 +361,8 @@ def test_in_a_guest_with_systemd(table: Table) -> None:
     for name in ("systemd-system", "cgroup-v2", "cgroup-kill", "cgroup-freeze"):
         assert delegated[name]["state"] == "usable", delegated[name]
     assert "memory" in delegated["cgroup-v2"]["details"]["controllers"]
+    owned = found["unit"]["capabilities"]["cgroup-v2"]
+    assert (owned["state"], "systemd's own" in owned["reason"]) == ("unusable", True)
     nobody = found["nobody"]["capabilities"]
     assert nobody["systemd-system"]["state"] == "unusable"
     assert nobody["cgroup-v2"]["state"] == "unusable"

@@ -33,8 +33,12 @@ def test_memory_locking(project: Project) -> None:
     shutil.copy(EXAMPLES / "memory-locking" / "vault.py", project.root)
     project.write((EXAMPLES / "memory-locking" / "duende.toml").read_text())
     project.up()
-    for name in ("vault", "open-vault"):
-        until(lambda: any("locked: " in line for line in project.log(name)), name)
+
+    def both_have_spoken() -> bool:
+        logs = (project.log(name) for name in ("vault", "open-vault"))
+        return all(any("locked: " in line for line in log) for log in logs)
+
+    until(both_have_spoken, "both vaults have logged what is locked")
     assert locked(project.pid("vault")) > 4096
     assert 0 < locked(project.pid("open-vault")) < 256
 

@@ -295,13 +295,25 @@ def test_a_program_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """It is ended after the bound."""
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(answers, "SECONDS", 0.1)
-    fake_program(tmp_path, "wasmtime", "exec sleep 100")
+    fake_program(tmp_path, "wasmtime", "sleep 100; echo wasmtime")
     found = tools.probe_wasmtime(World("/", {"PATH": str(tmp_path)}))
     assert (found.state, "no answer" in found.reason) == ("unusable", True)
     fake_program(tmp_path, "wasmtime", "echo wasmtime 30.0.0")
     monkeypatch.setattr(answers, "SECONDS", 30)
     found = tools.probe_wasmtime(World("/", {"PATH": str(tmp_path)}))
     assert found.details == {"version": "wasmtime 30.0.0"}
+
+
+def test_a_program_that_says_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exit code of 0 without the answer is none."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for name in ("wasmtime", "systemctl"):
+        fake_program(tmp_path, name, "echo hello")
+    world = World("/", {"PATH": str(tmp_path)})
+    assert tools.probe_wasmtime(world).state == "unusable"
+    assert managers.probe_systemd_system(booted(tmp_path / "m")).state == "unusable"
 
 
 def test_version_2_without_the_controllers(tmp_path: Path) -> None:

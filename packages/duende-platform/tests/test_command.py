@@ -66,10 +66,19 @@ def test_what_it_cannot_do(
     assert done.stderr
 
 
-def test_a_reader_that_leaves() -> None:
-    """A closed pipe is no traceback."""
-    command = f"{sys.executable} -m duende.platform --no-capabilities | true"
+@pytest.mark.parametrize("where", ["| true", ">&-", ">/dev/null"])
+def test_where_nobody_reads(where: str) -> None:
+    """A pipe that was closed, or no output at all, is no traceback."""
+    command = f"{sys.executable} -m duende.platform --no-capabilities {where}"
     done = subprocess.run(
         command, shell=True, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stderr == ""
+
+
+def test_a_terminal_that_knows_ascii_only() -> None:
+    """What it can't show is escaped."""
+    plain = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    done = run("--no-capabilities", **plain, container="pódman")
+    assert done.returncode == 0
+    assert r"container=p\xf3dman" in done.stdout

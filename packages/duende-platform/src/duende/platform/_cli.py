@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -19,14 +20,16 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         found = survey(with_capabilities=not options.no_capabilities)
-        print(found.as_json() if options.output == "json" else found.as_text())
-        sys.stdout.flush()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        text = found.as_json() if options.output == "json" else found.as_text()
+        print(text, flush=True)
     except BrokenPipeError:
         sys.stderr.close()
         return FAILED
     except (PlatformInfoError, ValueError) as error:
-        text = error.strerror if isinstance(error, OSError) else error
-        print(f"duende.platform: {text}", file=sys.stderr)
+        reason = error.strerror if isinstance(error, OSError) else error
+        print(f"duende.platform: {reason}", file=sys.stderr)
         return FAILED
     return GOOD
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import final
 
@@ -77,6 +78,15 @@ class World:
         """This is the inode number of a file."""
         try:
             return os.stat(self.path(path)).st_ino
+        except OSError:
+            return None
+
+    def attribute(self, path: str, name: str) -> bytes | None:
+        """This is an extended attribute of a file (xattr(7))."""
+        if sys.platform != "linux":
+            return None
+        try:
+            return os.getxattr(self.path(path), name)
         except OSError:
             return None
 

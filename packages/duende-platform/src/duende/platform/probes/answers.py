@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -50,20 +51,27 @@ def ask_program(*command: str, **environ: str) -> tuple[int, str]:
     if shutil.which(command[0]) is None:
         return 127, f"there is no program {command[0]}"
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=SECONDS,
-            check=False,
             env={**os.environ, "LC_ALL": "C", **environ},
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        return 124, f"{command[0]} gave no answer in {SECONDS:g} s"
     except OSError as error:
         return 126, f"{command[0]} can't be run: {error.strerror}"
-    return done.returncode, done.stdout.decode("utf-8", "replace").strip()
+    try:
+        output, _ = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        # With all that it started: a child of its would keep the pipe open.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return 124, f"{command[0]} gave no answer in {SECONDS:g} s"
+    finally:
+        assert process.stdout is not None, "it is a pipe"
+        process.stdout.close()
+    return process.returncode, output.decode("utf-8", "replace").strip()
 
 
 def ask_socket(path: str, resource: str) -> dict[str, Any]:

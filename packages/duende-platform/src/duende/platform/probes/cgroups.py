@@ -41,6 +41,9 @@ def probe_cgroup_v2(world: World) -> Capability:
         mend = UNIFY if used else DELEGATE
         lacking = " ".join(missing)
         return unusable(name, f"without {lacking}: {why}", mend, **details)
+    if not _is_delegated(world, own.path):
+        why = f"{own.path} is systemd's own, and not handed on to this process"
+        return unusable(name, why, DELEGATE, **details)
     try:
         with _child(own):
             pass
@@ -99,6 +102,22 @@ def _in_version_1(world: World, controller: str) -> bool:
 def _own(world: World) -> Cgroup | None:
     groups = own_cgroups("", world.root)  # version 2 only: it has no controllers' names
     return groups[0] if groups else None
+
+
+def _is_delegated(world: World, path: str) -> bool:
+    """This says whether systemd leaves a group to who is in it (CGROUP_DELEGATION.md).
+
+    It marks such a unit's group by an attribute. Where no unit is seen on the way to
+    the top, no systemd looks after the group.
+    """
+    while path not in ("", "/"):
+        if path.endswith((".service", ".scope", ".slice")):
+            return any(
+                world.attribute(path, name) == b"1"
+                for name in ("user.delegate", "trusted.delegate")
+            )
+        path = posixpath.dirname(path)
+    return True
 
 
 @contextlib.contextmanager

@@ -23,13 +23,13 @@ __all__ = ("probe_containerd", "probe_docker", "probe_podman")
 def probe_docker(world: World) -> Capability:
     """This asks the Docker Engine API for its version."""
     start = (
-        "start it: systemctl start docker; for another socket set DOCKER_HOST=unix://…"
+        "start it: systemctl start docker; for another socket set DOCKER_HOST=unix://PATH"
     )
     host = world.environ.get("DOCKER_HOST", "")
-    if host and not host.startswith("unix://"):
+    if host and not host.startswith("unix:///"):
         return unusable(
             "docker",
-            f"DOCKER_HOST is {host}, which is not a Unix socket",
+            f"DOCKER_HOST is {host}, which is no path of a Unix socket",
             "set DOCKER_HOST=unix:///var/run/docker.sock",
         )
     places = [host[len("unix://") :]] if host else []
@@ -73,7 +73,7 @@ def probe_containerd(world: World) -> Capability:
             "containerd", f"{place} is there, and no ctr", "install ctr", socket=place
         )
     code, text = ask_program("ctr", "--address", place, "--timeout", "2s", "version")
-    if code != 0:
+    if code != 0 or "Server:" not in text:
         return unusable(
             "containerd",
             f"ctr version: {last_line(text)}",

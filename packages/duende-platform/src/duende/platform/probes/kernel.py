@@ -50,6 +50,7 @@ import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
 if libc.unshare(0x10000000):
     sys.exit(os.strerror(ctypes.get_errno()))
+print("done")
 """
 
 
@@ -162,7 +163,7 @@ def probe_user_namespaces(world: World) -> Capability:
     """This makes a user namespace, in a process of its own."""
     name = "user-namespaces"
     code, text = ask_program(sys.executable, "-I", "-S", "-c", UNSHARE_USER)
-    if code == 0:
+    if (code, text) == (0, "done"):
         return usable(name, "unshare(CLONE_NEWUSER) works")
     if code != 1:
         return unusable(name, f"it can't be tried: {last_line(text)}")

@@ -33,7 +33,7 @@ def probe_systemd_system(world: World) -> Capability:
             "boot with systemd as process 1",
         )
     code, text = ask_program("systemctl", "show", "--property=Version,SystemState")
-    if code != 0:
+    if code != 0 or "Version=" not in text:
         return unusable(
             name,
             f"systemctl show: {last_line(text)}",
@@ -68,7 +68,7 @@ def probe_systemd_user(world: World) -> Capability:
         "--property=Version,SystemState",
         XDG_RUNTIME_DIR=folder,
     )
-    if code != 0:
+    if code != 0 or "Version=" not in text:
         return unusable(name, f"systemctl --user show: {last_line(text)}", login)
     lingers = world.exists(f"/var/lib/systemd/linger/{_user()}")
     details = {**_properties(text), "linger": "yes" if lingers else "no"}

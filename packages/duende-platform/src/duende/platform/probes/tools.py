@@ -25,6 +25,6 @@ def probe_wasmtime(world: World) -> Capability:
             "wasmtime", "no program wasmtime", "install it from the Bytecode Alliance"
         )
     code, text = ask_program(program, "--version")
-    if code != 0:
+    if code != 0 or not text.startswith("wasmtime"):
         return unusable("wasmtime", f"wasmtime --version: {last_line(text)}")
     return usable("wasmtime", "wasmtime --version answers", version=last_line(text))
