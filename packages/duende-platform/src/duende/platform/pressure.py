@@ -123,6 +123,8 @@ class PressureTrigger:
             raise _untold()
         text = f"{kind} {stall_us} {window_us}\0".encode()
         places = (source,) if source else _sources(World())
+        self.source: str
+        self._file: int
         self._file, self.source = _open_trigger(places, text, window_us)
         self._epoll = select.epoll()
         self._epoll.register(self._file, select.EPOLLPRI)

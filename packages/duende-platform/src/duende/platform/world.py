@@ -26,7 +26,7 @@ class World:
     def __init__(
         self, root: str = "/", environ: Mapping[str, str] | None = None
     ) -> None:
-        self.root = root
+        self.root: str = root
         self.environ: Mapping[str, str] = os.environ if environ is None else environ
 
     @property

@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from duende.core.control.unix_socket import connect
 from duende.core.errors import DaemonError, PermissionDenied
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from duende.core.control.interrupts import Interrupts
+
 __all__ = ("ControlClient", "NoSupervisor", "ProtocolError", "Reply", "quote")
 
 _CONNECT_TIMEOUT = 5.0
@@ -179,6 +183,7 @@ class _Exchange:
         self._began = time.monotonic()
         self._timeout = timeout
         self._buffer = b""
+        self._interrupts: Interrupts | None = None
         try:
             self._socket = connect(socket_path, _CONNECT_TIMEOUT)
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as err:
@@ -206,6 +211,8 @@ class _Exchange:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._interrupts is not None:
+            self._interrupts.close()
         self._socket.close()
 
     def send(self, method: str, target: str, body: object) -> None:
@@ -296,6 +303,8 @@ class _Exchange:
             left = None if self._timeout is None else self._timeout - waited
             if self._while_waiting is not None:
                 left = _TICK if left is None else min(_TICK, left)
+            if left is None and not self._is_readable():
+                continue
             self._socket.settimeout(left)
             try:
                 received = self._socket.recv(1 << 18)
@@ -307,6 +316,14 @@ class _Exchange:
                 return False
             self._buffer += received
             return bool(received)
+
+    def _is_readable(self) -> bool:
+        """This waits without a limit; False after a signal."""
+        if self._interrupts is None:
+            from duende.core.control.interrupts import Interrupts
+
+            self._interrupts = Interrupts(self._socket)
+        return self._interrupts.wait()
 
     def _silent(self) -> ProtocolError:
         return ProtocolError(
