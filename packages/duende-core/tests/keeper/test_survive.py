@@ -306,6 +306,7 @@ def test_the_death_of_the_owner_ends_everything(folders: Project) -> None:
     assert processes_with(folders.mark) == []
     assert not folders.state.exists()
     assert not folders.runtime.exists()
+    assert not folders.state.parent.exists()
 
 
 def test_the_control_plane_is_started_again(project: Project) -> None:

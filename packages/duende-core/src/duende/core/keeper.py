@@ -3640,6 +3640,11 @@ class Keeper:
         if self.options.owner is not None:
             remove_folder(self.options.runtime)
             remove_folder(self.options.state)
+            # What the owner made for the two, if nothing else is in it.
+            try:
+                os.rmdir(os.path.dirname(self.options.state))
+            except OSError:
+                pass
         else:
             for slot in self.slots.values():
                 try:
