@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from duende.platform.namespaces import is_first
 from duende.platform.types import Evidence
-from duende.platform.world import World
+from duende.platform.world import MOUNTS, World
 
 __all__ = ("container_evidence", "namespace_evidence", "pod_evidence")
 
@@ -41,8 +41,6 @@ _PATHS = (
 _UNIT = re.compile(
     r"/system\.slice/(?!docker-|libpod-|cri)[^/\n]+\.service$", re.MULTILINE
 )
-
-MOUNTS = "/proc/self/mountinfo"
 
 _OVERLAYS = (
     ("/docker/overlay2/", "docker"),
@@ -127,7 +125,7 @@ def pod_evidence(world: World) -> Iterator[Evidence]:
     for source in ("/proc/1/cgroup", "/proc/self/cgroup"):
         if "kubepods" in (world.read(source) or ""):
             yield Evidence("pod", "yes", 0.9, source, "kubepods")
-    for place, point, _ in _mounts(world):
+    for place, point, _ in world.mounts():
         # On a node the folder is where things are mounted, in a pod whence.
         if "/kubelet/pods/" in place and "/kubelet/pods/" not in point:
             yield Evidence("pod", "yes", 0.9, MOUNTS, f"{point} from {place}"[:200])
@@ -160,7 +158,7 @@ def _unit(world: World) -> Iterator[Evidence]:
 
 def _root_mount(world: World) -> Iterator[Evidence]:
     """What the root file system is; an engine's layers are only there in a container."""
-    for _, point, last in _mounts(world):
+    for _, point, last in world.mounts():
         if point != "/":
             continue
         kind = last.split(" ", 1)[0]
@@ -172,15 +170,6 @@ def _root_mount(world: World) -> Iterator[Evidence]:
             # Live systems and kiosks have an overlay as root, too.
             yield Evidence("container", "unknown", 0.3, MOUNTS, f"{kind} at /")
         return
-
-
-def _mounts(world: World) -> Iterator[tuple[str, str, str]]:
-    """This lists mounts (proc(5)): what of it, where, and its type, source, options."""
-    for line in (world.read(MOUNTS) or "").split("\n"):
-        first, dash, last = line.partition(" - ")
-        fields = first.split(" ")
-        if dash and len(fields) >= 5:
-            yield fields[3], fields[4], last
 
 
 def _variable(environ: bytes | None, name: str) -> str | None:

@@ -210,10 +210,6 @@ def _is_chroot(world: World) -> bool | None:
 
 
 def _cgroup_version(world: World) -> int | None:
-    versions = set()
-    for line in (world.read("/proc/self/mountinfo") or "").split("\n"):
-        _, dash, last = line.partition(" - ")
-        kind = last.split(" ", 1)[0]
-        if dash and kind in ("cgroup", "cgroup2"):
-            versions.add(2 if kind == "cgroup2" else 1)
-    return min(versions, default=None)
+    kinds = {last.split(" ", 1)[0] for _, _, last in world.mounts()}
+    versions = {"cgroup": 1, "cgroup2": 2}
+    return min((versions[kind] for kind in kinds & versions.keys()), default=None)

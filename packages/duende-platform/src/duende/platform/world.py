@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import final
 
-__all__ = ("World",)
+__all__ = ("MOUNTS", "World")
+
+MOUNTS = "/proc/self/mountinfo"
 
 MAX_BYTES = 1024 * 1024
 """More of a file than this is not read: what is asked for here is small."""
@@ -80,6 +82,14 @@ class World:
             return os.stat(self.path(path)).st_ino
         except OSError:
             return None
+
+    def mounts(self) -> Iterator[tuple[str, str, str]]:
+        """This lists mounts (proc(5)): what of it, where, and type, source, options."""
+        for line in (self.read(MOUNTS) or "").split("\n"):
+            first, dash, last = line.partition(" - ")
+            fields = first.split(" ")
+            if dash and len(fields) >= 5:
+                yield fields[3], fields[4], last
 
     def attribute(self, path: str, name: str) -> bytes | None:
         """This is an extended attribute of a file (xattr(7))."""

@@ -22,9 +22,7 @@ __all__ = ("probe_containerd", "probe_docker", "probe_podman")
 
 def probe_docker(world: World) -> Capability:
     """This asks the Docker Engine API for its version."""
-    start = (
-        "start it: systemctl start docker; for another socket set DOCKER_HOST=unix://PATH"
-    )
+    start = "start it: systemctl start docker; for another socket set DOCKER_HOST=unix://PATH"
     host = world.environ.get("DOCKER_HOST", "")
     if host and not host.startswith("unix:///"):
         return unusable(
